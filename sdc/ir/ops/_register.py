@@ -43,7 +43,7 @@ OPS: dict[str, OpSpec] = {}
 def register(name: str, infer: Infer, reference: Reference, legalize: Legalize, doc: str) -> None:
     """Registers ``relax.sdc.<name>``: shape inference, purity, naive legalisation, reference semantics."""
     full = f"relax.sdc.{name}"
-    tvm.ir._ffi_api.RegisterOp(full, doc)  # noqa: SLF001 - the only way to add an operation from Python
+    tvm.ir._ffi_api.RegisterOp(full, doc)
     tvm.ir.op.register_op_attr(full, "FInferType", lambda node, _builder: infer(node))
     tvm.ir.op.register_op_attr(full, "FPurity", True)
     register_legalize(full, legalize)
