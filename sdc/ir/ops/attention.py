@@ -62,9 +62,7 @@ def reference(
     for b in range(batch):
         for h in range(heads):
             dots = q[b, :, h] @ k[b, h // groups, :keys].T
-            row_mask = (
-                None if mask is None else np.broadcast_to(mask, (batch, heads, n, mask.shape[-1]))[b, h]
-            )
+            row_mask = head_mask(mask, b, h, (batch, heads, n))
             scores = scores_to_visible(dots * np.float32(scale), seen, row_mask, softcap)
             weights = np.exp(scores - scores.max(-1, keepdims=True))
             weights /= weights.sum(-1, keepdims=True)
@@ -81,6 +79,11 @@ def visible(n: int, keys: int, position: int, causal: bool, window: int) -> NDAr
     if window:
         seen &= key > query - window
     return seen
+
+
+def head_mask(mask: NDArray | None, b: int, h: int, shape: tuple[int, int, int]) -> NDArray | None:
+    """The mask of one head, broadcast to [n, S]; ``shape`` is (batch, heads, n)."""
+    return None if mask is None else np.broadcast_to(mask, (*shape, mask.shape[-1]))[b, h]
 
 
 def scores_to_visible(scores: NDArray, seen: NDArray, mask: NDArray | None, softcap: float) -> NDArray:

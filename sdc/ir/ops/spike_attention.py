@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 from tvm import relax, te, tirx
 
 from sdc.ir.ops._register import attributes, call, register, tensor
-from sdc.ir.ops.attention import check_shapes, exponentials, score_te, scores_to_visible, visible
+from sdc.ir.ops.attention import (
+    check_shapes,
+    exponentials,
+    head_mask,
+    score_te,
+    scores_to_visible,
+    visible,
+)
 from sdc.ir.ops.spike_accumulate import integer_product
 
 __all__ = ["reference", "spike_attention"]
@@ -83,9 +90,7 @@ def reference(
             kv = h // share
             dots = integer_product(q_counts[b, :, h], k_counts[b, kv, :keys]).astype(np.float32)
             thetas = (np.float32(scale) * q_theta[b, :, h]) * k_theta[b, kv, :keys, 0]
-            row_mask = (
-                None if mask is None else np.broadcast_to(mask, (batch, heads, n, mask.shape[-1]))[b, h]
-            )
+            row_mask = head_mask(mask, b, h, (batch, heads, n))
             scores = scores_to_visible(thetas * dots, seen, row_mask, softcap)
             counts, factor = encode_probabilities(scores, v_theta[b, kv, :keys, 0], levels)
             if on_probabilities is not None:

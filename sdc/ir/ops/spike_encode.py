@@ -16,8 +16,9 @@ __all__ = ["count_dtype", "reference", "spike_encode", "threshold_factor"]
 DOC = """Symmetric quantisation of gamma-SQP (SDLLM, arXiv 2604.16475): a spike count per channel.
 
 x [..., K] float32 -> counts [..., K], theta [..., K / group] float32. Per token and group,
-theta = max|x| * float32(clip_ratio / levels); count = clip(round_half_even(x / theta), -levels, levels), and 0 where
-|x| < dead_zone * theta or theta = 0. Not ``signed``: the lower bound is 0. Division and rounding are IEEE
+theta = max|x| * float32(clip_ratio / levels); count = clip(round_half_even(x / theta), -levels,
+levels), and 0 where |x| < dead_zone * theta or theta = 0. Not ``signed``: the lower bound is 0. Division
+and rounding are IEEE
 float32. NaN or infinity in x makes theta NaN or infinite and the counts 0. ``coding`` says how the count
 becomes a train; it does not change the count. Counts are int8 (uint8 where unsigned, int16 above)."""
 

@@ -14,8 +14,8 @@ __all__ = ["reference", "spike_train"]
 
 DOC = """Expands counts into trains of T steps.
 
-counts [...] int8 / uint8 / int16 -> trains [T, ...] int8 in {-1, 0, 1}; T and the weight of each step follow from
-``coding`` and ``levels`` as in sdc.ir.coding."""
+counts [...] int8 / uint8 / int16 -> trains [T, ...] int8 in {-1, 0, 1}; T and the weight of each step
+follow from ``coding`` and ``levels`` as in sdc.ir.coding."""
 
 
 def spike_train(counts: relax.Expr, *, coding: str, levels: int) -> relax.Call:

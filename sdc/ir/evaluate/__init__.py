@@ -1,0 +1,5 @@
+"""Runs any module of ours op by op in NumPy: what calibration runs on, and the oracle for every target."""
+
+from sdc.ir.evaluate.evaluator import Evaluator, Event, Hook, PendingAccumulator
+
+__all__ = ["Evaluator", "Event", "Hook", "PendingAccumulator"]
