@@ -90,7 +90,7 @@ class Param:
         array = self.source.load()
         for transform in self.transforms:
             array = transform(array)
-        array = np.ascontiguousarray(array.astype(self.dtype, copy=False))
+        array = np.asarray(array.astype(self.dtype, copy=False), order="C")
         if array.shape != self.shape:
             raise AssertionError(f"{self.name}: value has shape {array.shape}, declared {self.shape}")
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():

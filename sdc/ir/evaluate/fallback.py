@@ -23,7 +23,7 @@ def run_operation(expr: relax.Call, args: tuple[Any, ...], attrs: dict[str, Any]
     arrays, layout = _flatten(args)
     key = (str(expr.op.name), repr(attrs), layout, tuple((a.shape, str(a.dtype)) for a in arrays))
     machine = _compiled(_Key(key, expr))
-    result = machine["main"](*[tvm.runtime.tensor(np.ascontiguousarray(a)) for a in arrays])
+    result = machine["main"](*[tvm.runtime.tensor(np.array(a, order="C")) for a in arrays])
     return _to_numpy(result)
 
 
