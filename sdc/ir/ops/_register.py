@@ -84,7 +84,7 @@ def _plain(value: Any) -> Any:
 
 
 def shape_of(expr: relax.Expr, name: str) -> list[Any]:
-    """The symbolic shape of a tensor argument.
+    """The shape of a tensor argument: integers, and TVM expressions where a dimension is symbolic.
 
     Raises:
         ValueError: The argument is no tensor of known shape.
@@ -92,7 +92,8 @@ def shape_of(expr: relax.Expr, name: str) -> list[Any]:
     ty = expr.ty
     if not isinstance(ty, relax.TensorType) or ty.shape is None:
         raise ValueError(f"sdc.{name}: argument must be a tensor of known rank and shape, got {ty}")
-    return list(ty.shape.values if isinstance(ty.shape, relax.ShapeExpr) else ty.shape.ty.values)
+    values = ty.shape.values if isinstance(ty.shape, relax.ShapeExpr) else ty.shape.ty.values
+    return [int(v.value) if isinstance(v, tirx.IntImm) else v for v in values]
 
 
 def static(value: Any, name: str, what: str) -> int:
@@ -103,8 +104,6 @@ def static(value: Any, name: str, what: str) -> int:
     """
     if isinstance(value, int):
         return value
-    if isinstance(value, tirx.IntImm):
-        return int(value.value)
     raise ValueError(f"sdc.{name}: {what} must be known when compiling, got {value}")
 
 

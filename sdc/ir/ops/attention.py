@@ -125,7 +125,7 @@ def score_te(
             score = cap * tirx.tanh(score / cap)
         if mask is not None:
             at = (b, h, i, j)
-            score = score + mask(*[x if str(d) != "1" else 0 for x, d in zip(at, mask.shape, strict=True)])
+            score = score + mask(*[0 if _is_one(d) else x for x, d in zip(at, mask.shape, strict=True)])
         seen = [tirx.const(True, "bool")]
         if attrs["causal"]:
             seen.append(j <= position() + i)
@@ -134,6 +134,10 @@ def score_te(
         return tirx.if_then_else(tirx.all(*seen), score, tirx.min_value("float32"))
 
     return te.compute(dots.shape, element, name="visible_scores")
+
+
+def _is_one(dimension: Any) -> bool:
+    return isinstance(dimension, tirx.IntImm) and int(dimension.value) == 1
 
 
 def _legalize(builder: relax.BlockBuilder, node: relax.Call) -> relax.Expr:
