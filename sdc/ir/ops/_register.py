@@ -31,9 +31,10 @@ Legalize = Callable[[relax.BlockBuilder, relax.Call], relax.Expr]
 
 @dataclass(frozen=True)
 class OpSpec:
-    """One operation: its name without ``relax.sdc.`` and its reference semantics in NumPy."""
+    """One operation: its name without ``relax.sdc.``, what it means, and its semantics in NumPy."""
 
     name: str
+    doc: str
     reference: Reference
 
 
@@ -47,7 +48,7 @@ def register(name: str, infer: Infer, reference: Reference, legalize: Legalize, 
     tvm.ir.op.register_op_attr(full, "FInferType", lambda node, _builder: infer(node))
     tvm.ir.op.register_op_attr(full, "FPurity", True)
     register_legalize(full, legalize)
-    OPS[name] = OpSpec(name, reference)
+    OPS[name] = OpSpec(name, doc, reference)
 
 
 def call(name: str, args: list[relax.Expr], attrs: Mapping[str, Any]) -> relax.Call:
