@@ -24,8 +24,8 @@ the builders of the same names in `sdc.ir.ops`.
 ## Modules
 
 A decoder is one function, `forward(tokens [batch, seq] int64, position int64, caches ..., weights ...)
--> (logits [batch, seq, vocab], caches ...)`, which serves prefill (`seq` = n) and decode (`seq` = 1); `batch` and
-`seq` are symbolic. Any other graph is one function `main` with the ONNX graph's own inputs. The function
+-> (logits [batch, seq, vocab], caches ...)`, which serves prefill (`seq` = n) and decode (`seq` = 1); `batch`
+and `seq` are symbolic. Any other graph is one function `main` with the ONNX graph's own inputs. The function
 attribute `num_input` counts the run-time inputs; every later parameter is a weight, whose name is the key of
 a lazy `sdc.ir.params.Param`: a handle to memory-mapped values plus the transforms that passes appended.
 
