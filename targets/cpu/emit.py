@@ -1,0 +1,159 @@
+"""Small words for writing TIR: vector loads, stores, loops and casts with Python's own control flow.
+
+A kernel generator runs Python while TVM's IR builder records statements, so lanes, unrolling and variants
+are plain Python values and ``if``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+__all__ = [
+    "broadcast",
+    "const",
+    "declare",
+    "each_vector",
+    "if_",
+    "lane_type",
+    "load",
+    "local",
+    "loop",
+    "otherwise",
+    "prim_func",
+    "reduce_add",
+    "reduce_smax",
+    "scratch",
+    "store",
+    "symbol",
+    "then",
+    "vector_range",
+]
+
+Expr = Any
+Buffer = Any
+
+
+def prim_func(name: str, body: Callable[[], None]) -> tirx.PrimFunc:
+    """Records ``body`` (which declares its buffers with :func:`declare`) as a private PrimFunc."""
+    with IRBuilder() as builder:
+        with T.prim_func(is_private=True, s_tir=True):
+            T.func_name(name)
+            T.func_attr({"tirx.noalias": True})
+            body()
+    return builder.get()
+
+
+def symbol(name: str) -> Expr:
+    """A symbolic int64 length."""
+    return tirx.Var(name, "int64")
+
+
+def declare(name: str, shape: Sequence[Any], dtype: str) -> Buffer:
+    """The next buffer argument; a shape may hold :func:`symbol` lengths."""
+    handle = T.arg(name, T.handle())
+    return T.match_buffer(handle, tuple(shape), dtype, align=64)
+
+
+def lane_type(dtype: str, lanes: int) -> str:
+    """``int32`` and 16 give ``int32x16``; one lane gives the scalar type."""
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def const(value: float, dtype: str, lanes: int = 1) -> Expr:
+    """A constant, repeated over the lanes."""
+    scalar = tirx.const(value, dtype)
+    return scalar if lanes == 1 else tirx.Broadcast(scalar, lanes)
+
+
+def broadcast(value: Expr, lanes: int) -> Expr:
+    """A scalar in every lane."""
+    return value if lanes == 1 else tirx.Broadcast(value, lanes)
+
+
+def vector_range(base: Any, lanes: int) -> Expr:
+    """The indices base, base + 1, ... of one vector access."""
+    if isinstance(base, int):
+        base = tirx.const(base, "int32")
+    return base if lanes == 1 else tirx.Ramp(base, tirx.const(1, base.ty.dtype), lanes)
+
+
+def load(buffer: Buffer, index: Sequence[Any], lanes: int = 1) -> Expr:
+    """``lanes`` neighbours along the last axis."""
+    *lead, last = index
+    return buffer[(*lead, vector_range(last, lanes))]
+
+
+def store(buffer: Buffer, index: Sequence[Any], value: Expr, lanes: int = 1) -> None:
+    """Writes ``lanes`` neighbours along the last axis."""
+    *lead, last = index
+    T.buffer_store(buffer, value, [*lead, vector_range(last, lanes)])
+
+
+def local(size: int, dtype: str) -> Buffer:
+    """A small array of one thread: LLVM keeps it in registers where the indices are constants."""
+    return T.alloc_buffer((size,), dtype, scope="local", align=64)
+
+
+def scratch(shape: Sequence[Any], dtype: str) -> Buffer:
+    """A work array, of any size."""
+    return T.alloc_buffer(tuple(shape), dtype, scope="global", align=64)
+
+
+def loop(extent: Any, *, parallel: bool = False) -> AbstractContextManager[Expr]:
+    """A loop over 0 .. extent - 1, across threads where ``parallel``."""
+    return T.parallel(0, extent) if parallel else T.serial(0, extent)
+
+
+def if_(condition: Expr) -> AbstractContextManager[Any]:
+    """Opens a conditional; use with :func:`then` and :func:`otherwise`."""
+    return T.If(condition)
+
+
+def then() -> AbstractContextManager[Any]:
+    """The branch that runs where the condition holds."""
+    return T.Then()
+
+
+def otherwise() -> AbstractContextManager[Any]:
+    """The other branch."""
+    return T.Else()
+
+
+def each_vector(size: int, lanes: int, body: Callable[[Any, int], None]) -> None:
+    """Calls ``body(index, width)`` over ``size`` elements: vectors of ``lanes``, then one at a time."""
+    if size >= lanes:
+        with loop(size // lanes) as i:
+            body(i * lanes, lanes)
+    rest = size % lanes
+    if rest and lanes > 1:
+        with loop(rest) as j:
+            body(size - rest + j, 1)
+
+
+def reduce_add(value: Expr) -> Expr:
+    """The sum of an int32 vector's lanes."""
+    return _reduce("llvm.vector.reduce.add", value)
+
+
+def reduce_smax(value: Expr) -> Expr:
+    """The largest lane of an int32 vector."""
+    return _reduce("llvm.vector.reduce.smax", value)
+
+
+def _reduce(intrinsic: str, value: Expr) -> Expr:
+    if value.ty.dtype.lanes == 1:
+        return value
+    return tirx.call_llvm_pure_intrin("int32", intrinsic, value)
+
+
+def build(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> tvm.runtime.Module:
+    """Compiles kernels on their own, callable by name (tests and measurements)."""
+    module = tvm.IRModule({k: f.with_attr("global_symbol", k) for k, f in functions.items()})
+    return tvm.tirx.build(module, target=target)

@@ -1,0 +1,1 @@
+"""TIR kernels of the CPU target, generated for shapes and instruction sets."""

@@ -1,0 +1,286 @@
+"""Spike accumulation and readout in one kernel: counts times packed integer weights, scaled to float.
+
+Weights are stored as *unsigned* bytes (w + offset) in the order in which they are read, so that the byte dot
+product of the CPU takes the signed counts as they are. sum_k (w + offset) s = sum_k w s + offset * sum_k s: the
+correction is one number per token and group, the same for all rows, and accumulators start at its negative.
+Products and sums are exact in int32, so accumulators equal the reference bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+
+from sdc.targets.cpu.emit import (
+    broadcast,
+    const,
+    declare,
+    if_,
+    lane_type,
+    load,
+    local,
+    loop,
+    otherwise,
+    prim_func,
+    reduce_add,
+    scratch,
+    store,
+    symbol,
+    then,
+)
+from sdc.targets.cpu.isa import Isa, dot4
+
+__all__ = ["ROW_BLOCK", "LinearSpec", "spike_linear"]
+
+# Output rows of one packed block: two 512-bit, four 256-bit or eight 128-bit registers.
+ROW_BLOCK = 32
+
+# Below this many weights a decode step is shorter than waking a second thread.
+_SERIAL_WEIGHTS = 32768
+
+
+@dataclass(frozen=True)
+class LinearSpec:
+    """Shapes of one fused spike_accumulate + readout.
+
+    Attributes:
+        rows: Output channels N.
+        width: Input channels K.
+        group: Channels per accumulator; divides K.
+        bits: 8, or 4 for weights -8..7 packed two per byte.
+        levels: Largest count.
+        theta_groups: Thresholds per token (divides K / group).
+        scale_groups: Weight scales per row (divides K / group).
+        unsigned: Counts are uint8 (weights then stay signed, 8 bits).
+        bias: A bias [N] is added.
+        residual: A float tensor of the output's shape is added last.
+        tokens: Rows of counts, or 0 where symbolic.
+        raw: Give int32 accumulators [n, K / group, N] instead of the readout (tests).
+    """
+
+    rows: int
+    width: int
+    group: int
+    bits: int = 8
+    levels: int = 127
+    theta_groups: int = 1
+    scale_groups: int = 1
+    unsigned: bool = False
+    bias: bool = False
+    residual: bool = False
+    tokens: int = 0
+    raw: bool = False
+
+    @property
+    def groups(self) -> int:
+        """Accumulators per output row."""
+        return self.width // self.group
+
+    @property
+    def blocks(self) -> int:
+        """Packed blocks of ROW_BLOCK rows, the last one padded."""
+        return -(-self.rows // ROW_BLOCK)
+
+    @property
+    def words(self) -> int:
+        """32-bit words per row and group: 4 weights each, or 8 of 4 bits; padded with zero weights."""
+        return -(-self.group // (4 if self.bits == 8 else 8))
+
+    @property
+    def padded_group(self) -> int:
+        """Channels per group after padding."""
+        return self.words * (4 if self.bits == 8 else 8)
+
+    @property
+    def offset(self) -> int:
+        """What packing added to every weight."""
+        return 0 if self.unsigned else 1 << (self.bits - 1)
+
+    @property
+    def narrow(self) -> bool:
+        """Two products fit int16 (see :func:`dot4`)."""
+        if self.unsigned:
+            return 2 * self.levels * 128 <= 32767
+        return 2 * self.levels * ((1 << self.bits) - 1) <= 32767
+
+    def key(self) -> str:
+        """A name for the kernel."""
+        flags = "".join(f for f, on in zip("ubar", (self.unsigned, self.bias, self.residual, self.raw), strict=True) if on)
+        tokens = self.tokens or "n"
+        return (
+            f"spike_linear_{tokens}x{self.width}x{self.rows}_g{self.group}_w{self.bits}_t{self.theta_groups}"
+            f"_s{self.scale_groups}_d{self.levels}{flags}"
+        )
+
+
+def spike_linear(spec: LinearSpec, isa: Isa) -> tirx.PrimFunc:
+    """The kernel ``(counts, theta, weight, scale[, bias][, residual], out)``.
+
+    counts [n, K] int8 (uint8), theta [n, Gt] float32, weight [blocks, G, words, ROW_BLOCK] int32 and
+    scale [blocks, Gw, ROW_BLOCK] float32 as packed by :mod:`sdc.targets.cpu.packing`, bias [blocks * ROW_BLOCK],
+    residual and out [n, N] float32. Parallel over blocks of output rows; a block's weights are read once per
+    call, whatever n.
+    """
+    return prim_func(spec.key(), lambda: _Kernel(spec, isa).emit())
+
+
+class _Kernel:
+    def __init__(self, spec: LinearSpec, isa: Isa) -> None:
+        self.spec, self.isa = spec, isa
+        self.lanes = isa.lanes
+        self.vectors = ROW_BLOCK // isa.lanes
+        self.n: Any = spec.tokens or symbol("n")
+
+    def emit(self) -> None:
+        spec = self.spec
+        self.counts = declare("counts", (self.n, spec.width), "uint8" if spec.unsigned else "int8")
+        if not spec.raw:
+            self.theta = declare("theta", (self.n, spec.theta_groups), "float32")
+        self.weight = declare("weight", (spec.blocks, spec.groups, spec.words, ROW_BLOCK), "int32")
+        if spec.raw:
+            self.out = declare("out", (self.n, spec.groups, spec.rows), "int32")
+        else:
+            self.scale = declare("scale", (spec.blocks, spec.scale_groups, ROW_BLOCK), "float32")
+            self.bias = declare("bias", (spec.blocks * ROW_BLOCK,), "float32") if spec.bias else None
+            self.residual = declare("residual", (self.n, spec.rows), "float32") if spec.residual else None
+            self.out = declare("out", (self.n, spec.rows), "float32")
+        self.prepare()
+        small = spec.tokens == 1 and spec.rows * spec.width < _SERIAL_WEIGHTS
+        with loop(spec.blocks, parallel=not small and spec.blocks > 1) as block:
+            self.block(block)
+
+    def prepare(self) -> None:
+        """Pads counts where a group is not whole words, and sums them for the correction."""
+        spec = self.spec
+        self.padded = spec.padded_group != spec.group
+        self.packed = self.pad_counts() if self.padded else self.counts
+        if spec.offset:
+            self.start = scratch((self.n, spec.groups), "int32")
+            with loop(self.n) as m, loop(spec.groups) as g:
+                store(self.start, (m, g), const(-spec.offset, "int32") * self.group_sum(m, g))
+
+    def pad_counts(self) -> Any:
+        spec = self.spec
+        padded = scratch((self.n, spec.groups * spec.padded_group), "uint8" if spec.unsigned else "int8")
+        dtype = "uint8" if spec.unsigned else "int8"
+        with loop(self.n) as m, loop(spec.groups) as g:
+            with loop(spec.group) as k:
+                store(padded, (m, g * spec.padded_group + k), load(self.counts, (m, g * spec.group + k)))
+            with loop(spec.padded_group - spec.group) as k:
+                store(padded, (m, g * spec.padded_group + spec.group + k), const(0, dtype))
+        return padded
+
+    def group_sum(self, m: Any, g: Any) -> Any:
+        """Sum of one group's counts: a byte dot product with ones."""
+        spec = self.spec
+        words = spec.padded_group // 4
+        lanes = self.lanes
+        while words % lanes:
+            lanes //= 2
+        total = local(lanes, "int32")
+        store(total, (0,), const(0, "int32", lanes), lanes)
+        with loop(words // lanes) as i:
+            at = (m, g * spec.padded_group + i * 4 * lanes)
+            counts = tirx.reinterpret(lane_type("int32", lanes), load(self.packed, at, 4 * lanes))
+            ones = const(0x01010101, "int32", lanes)
+            store(total, (0,), dot4(self.isa, load(total, (0,), lanes), ones, counts, lanes, narrow=True), lanes)
+        return reduce_add(load(total, (0,), lanes))
+
+    def block(self, block: Any) -> None:
+        """One block of output rows for all tokens, ``isa.rows`` tokens at a time, the rest singly."""
+        tokens, step = self.spec.tokens, self.isa.rows
+        if tokens == 1 or step == 1:
+            with loop(self.n) as m:
+                self.tile(block, m, 1)
+            return
+        whole = tirx.floordiv(self.n, step) if not tokens else tokens // step
+        with loop(whole) as m:
+            self.tile(block, m * step, step)
+        with loop(self.n - whole * step) as m:
+            self.tile(block, whole * step + m, 1)
+
+    def tile(self, block: Any, first: Any, count: int) -> None:
+        """``count`` tokens times one block of rows."""
+        spec, size = self.spec, count * ROW_BLOCK
+        acc = local(size, "int32")
+        total = local(size, "float32")
+        if not spec.raw:
+            for at in range(0, size, self.lanes):
+                store(total, (at,), const(0.0, "float32", self.lanes), self.lanes)
+        with loop(spec.groups) as g:
+            self.accumulate(acc, block, first, count, g)
+            for row in range(count):
+                if spec.raw:
+                    self.write_raw(acc, block, first + row, row, g)
+                else:
+                    self.read_out(acc, total, block, first + row, row, g)
+        if not spec.raw:
+            for row in range(count):
+                self.finish(total, block, first + row, row)
+
+    def accumulate(self, acc: Any, block: Any, first: Any, count: int, g: Any) -> None:
+        spec, lanes = self.spec, self.lanes
+        for row in range(count):
+            start = load(self.start, (first + row, g)) if spec.offset else const(0, "int32")
+            for v in range(self.vectors):
+                store(acc, (row * ROW_BLOCK + v * lanes,), broadcast(start, lanes), lanes)
+        with loop(spec.words) as word:
+            packed = [load(self.weight, (block, g, word, v * lanes), lanes) for v in range(self.vectors)]
+            if spec.bits == 8:
+                self.dots(acc, packed, first, count, g, word)
+            else:
+                nibble, four = const(0x0F0F0F0F, "int32", lanes), const(4, "int32", lanes)
+                low = [w & nibble for w in packed]
+                high = [tirx.shift_right(w, four) & nibble for w in packed]
+                self.dots(acc, low, first, count, g, word * 2)
+                self.dots(acc, high, first, count, g, word * 2 + 1)
+
+    def dots(self, acc: Any, weights: list[Any], first: Any, count: int, g: Any, quad: Any) -> None:
+        """Four channels (``quad``) of every token meet four weights of every row."""
+        spec, lanes = self.spec, self.lanes
+        for row in range(count):
+            at = (first + row, g * spec.padded_group + quad * 4)
+            spikes = broadcast(tirx.reinterpret("int32", load(self.packed, at, 4)), lanes)
+            for v, weight in enumerate(weights):
+                slot = (row * ROW_BLOCK + v * lanes,)
+                unsigned, signed = (spikes, weight) if spec.unsigned else (weight, spikes)
+                total = dot4(self.isa, load(acc, slot, lanes), unsigned, signed, lanes, narrow=spec.narrow)
+                store(acc, slot, total, lanes)
+
+    def read_out(self, acc: Any, total: Any, block: Any, m: Any, row: int, g: Any) -> None:
+        """total += (theta * scale) * float(acc), the reference's order of products."""
+        spec, lanes = self.spec, self.lanes
+        theta = load(self.theta, (m, g * spec.theta_groups // spec.groups))
+        for v in range(self.vectors):
+            slot = (row * ROW_BLOCK + v * lanes,)
+            scale = load(self.scale, (block, g * spec.scale_groups // spec.groups, v * lanes), lanes)
+            spikes = load(acc, slot, lanes).astype(lane_type("float32", lanes))
+            store(total, slot, load(total, slot, lanes) + broadcast(theta, lanes) * scale * spikes, lanes)
+
+    def write_raw(self, acc: Any, block: Any, m: Any, row: int, g: Any) -> None:
+        with loop(ROW_BLOCK) as r, if_(block * ROW_BLOCK + r < self.spec.rows), then():
+            store(self.out, (m, g, block * ROW_BLOCK + r), load(acc, (row * ROW_BLOCK + r,)))
+
+    def finish(self, total: Any, block: Any, m: Any, row: int) -> None:
+        """Bias, residual, and the store; the last block writes only the rows that exist."""
+        rest = self.spec.rows % ROW_BLOCK
+        if not rest:
+            self.write(total, block, m, row, ROW_BLOCK, self.lanes)
+            return
+        with if_(block < self.spec.blocks - 1):
+            with then():
+                self.write(total, block, m, row, ROW_BLOCK, self.lanes)
+            with otherwise():
+                self.write(total, block, m, row, rest, 1)
+
+    def write(self, total: Any, block: Any, m: Any, row: int, rows: int, lanes: int) -> None:
+        for v in range(rows // lanes):
+            value = load(total, (row * ROW_BLOCK + v * lanes,), lanes)
+            at = block * ROW_BLOCK + v * lanes
+            if self.bias is not None:
+                value = value + load(self.bias, (at,), lanes)
+            if self.residual is not None:
+                value = load(self.residual, (m, at), lanes) + value
+            store(self.out, (m, at), value, lanes)

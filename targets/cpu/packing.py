@@ -1,0 +1,76 @@
+"""Transforms from a layer's integer weights and scales to the order in which the kernels read them.
+
+The packed form is the same for all instruction sets, so one artefact serves every machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdc.targets.cpu.kernels.linear import ROW_BLOCK, LinearSpec
+
+__all__ = ["PackBias", "PackScale", "PackWeight"]
+
+
+@dataclass(frozen=True)
+class PackWeight:
+    """int8 [N, K] -> int32 [blocks, G, words, ROW_BLOCK], four (or eight 4-bit) channels a word."""
+
+    spec: LinearSpec
+
+    def __call__(self, array: NDArray) -> NDArray:
+        spec = self.spec
+        full = np.zeros((spec.blocks * ROW_BLOCK, spec.groups, spec.padded_group), np.uint8)
+        shifted = array.astype(np.int16) + spec.offset
+        full[:] = spec.offset
+        full[: spec.rows, :, : spec.group] = shifted.reshape(spec.rows, spec.groups, spec.group).astype(np.uint8)
+        if spec.bits == 4:
+            pairs = full.reshape(-1, spec.groups, spec.words, 2, 4)
+            full = pairs[..., 0, :] | (pairs[..., 1, :] << 4)
+        quads = np.ascontiguousarray(full.reshape(-1, spec.groups, spec.words, 4)).view("<i4")[..., 0]
+        by_block = quads.reshape(spec.blocks, ROW_BLOCK, spec.groups, spec.words)
+        return np.ascontiguousarray(by_block.transpose(0, 2, 3, 1))
+
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (self.spec.blocks, self.spec.groups, self.spec.words, ROW_BLOCK)
+
+    def describe(self) -> str:
+        return f"pack {self.spec.bits}-bit weights in blocks of {ROW_BLOCK} rows"
+
+
+@dataclass(frozen=True)
+class PackScale:
+    """float32 [N, Gw] -> [blocks, Gw, ROW_BLOCK]; rows that do not exist get 0."""
+
+    spec: LinearSpec
+
+    def __call__(self, array: NDArray) -> NDArray:
+        spec = self.spec
+        full = np.zeros((spec.blocks * ROW_BLOCK, spec.scale_groups), np.float32)
+        full[: spec.rows] = array
+        return np.ascontiguousarray(full.reshape(spec.blocks, ROW_BLOCK, -1).transpose(0, 2, 1))
+
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (self.spec.blocks, self.spec.scale_groups, ROW_BLOCK)
+
+    def describe(self) -> str:
+        return f"pack scales in blocks of {ROW_BLOCK} rows"
+
+
+@dataclass(frozen=True)
+class PackBias:
+    """float32 [N] -> [blocks * ROW_BLOCK], zeros after N."""
+
+    spec: LinearSpec
+
+    def __call__(self, array: NDArray) -> NDArray:
+        return np.pad(array, (0, self.spec.blocks * ROW_BLOCK - self.spec.rows))
+
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (self.spec.blocks * ROW_BLOCK,)
+
+    def describe(self) -> str:
+        return f"pad to blocks of {ROW_BLOCK} rows"
