@@ -57,9 +57,14 @@ class Graph:
             if isinstance(binding.value, relax.If | relax.Function):
                 raise PassError("graph", f"{binding.var.name}: control flow is not supported; unroll it")
             self.producer[binding.var] = binding.value
+        outputs = self.producer_of(self.result)
+        in_tuple = isinstance(outputs, relax.Tuple)
+        self.returned = set(operands(outputs if in_tuple else self.result))
+        for binding in self.bindings:
+            if in_tuple and binding.var.same_as(self.result):
+                continue  # returning a value is not reading it
             for var in dict.fromkeys(operands(binding.value)):
                 self.consumers.setdefault(var, []).append(binding.var)
-        self.returned = set(operands(self.result))
 
     def weight(self, expr: relax.Expr) -> Param | None:
         """The parameter that ``expr`` is, if it is a weight."""
@@ -71,7 +76,7 @@ class Graph:
         return self.producer.get(expr) if isinstance(expr, relax.Var) else None
 
     def users(self, var: relax.Expr) -> list[relax.Expr]:
-        """The expressions that read ``var`` (the function's result is not among them)."""
+        """The expressions that read ``var``; the tuple of the function's outputs is not among them."""
         return [self.producer[user] for user in self.consumers.get(var, ())]
 
     def sole_user(self, var: relax.Expr) -> relax.Var | None:

@@ -20,12 +20,17 @@ Visit = Callable[["Rewriter", relax.Var, relax.Expr], relax.Expr | None]
 
 
 def rewrite(
-    model: Model, visit: Visit, *, graph: Graph | None = None, inputs: Sequence[relax.Var] | None = None
+    model: Model,
+    visit: Visit,
+    *,
+    graph: Graph | None = None,
+    inputs: Sequence[relax.Var] | None = None,
+    prepare: Callable[[Rewriter], None] | None = None,
 ) -> Model:
     """Rebuilds the entry function of a model.
 
     What nothing reads any more is dropped, weights included; weights stand in the order of their first use.
-    Variables keep their name hints.
+    Variables keep their name hints, except for the builder's own numbers.
 
     Args:
         model: The model to rewrite (it stays as it is).
@@ -33,10 +38,12 @@ def rewrite(
             returns the expression to bind instead (built on new variables, see :meth:`Rewriter.new`), or None
             to copy the old one.
         graph: The graph of ``model``, if the caller has it.
-        inputs: New run-time inputs, where a pass changes them; ``Rewriter.remap`` then says what the old ones
-            have become.
+        inputs: New run-time inputs, where a pass changes them; the old ones among them stay themselves.
+        prepare: Called before the first binding, to :meth:`Rewriter.remap` inputs or weights.
     """
     rewriter = Rewriter(graph or Graph(model), inputs)
+    if prepare is not None:
+        prepare(rewriter)
     return rewriter.run(visit)
 
 
@@ -76,17 +83,18 @@ class Rewriter:
             return relax.Tuple([self.new(f) for f in expr.fields])
         if isinstance(expr, relax.TupleGetItem):
             of = self.new(expr.tuple_value)
-            return of.fields[expr.index] if isinstance(of, relax.Tuple) else relax.TupleGetItem(of, expr.index)
+            if isinstance(of, relax.Tuple):
+                return of.fields[expr.index]
+            return relax.TupleGetItem(of, expr.index)
         if isinstance(expr, tvm.ir.Call):
-            args = [self.new(a) for a in expr.args]
-            return relax.Call(expr.op, args, expr.attrs, expr.ty_args if hasattr(expr, "ty_args") else None)
+            return relax.Call(expr.op, [self.new(a) for a in expr.args], expr.attrs, expr.ty_args)
         return expr
 
     def copy(self, binding: Any) -> relax.Expr:
         """The old right-hand side on new variables."""
         value = self.new(binding.value)
         if isinstance(binding, relax.MatchCast):
-            return self.builder.match_cast(value, binding.ty, str(binding.var.name))
+            return self.builder.match_cast(value, binding.ty, _hint(binding.var))
         return value
 
     def emit(self, expr: relax.Expr, name_hint: str = "") -> relax.Var:
@@ -94,8 +102,18 @@ class Rewriter:
         return self.builder.emit(expr, name_hint)
 
     def remap(self, old: relax.Var, new: relax.Expr) -> None:
-        """Says what an old variable has become (for inputs; bindings say so by what ``visit`` returns)."""
+        """Says what an old input or weight has become (bindings say so by what ``visit`` returns)."""
         self._remap[old] = new
+
+    def value_of(self, new: relax.Expr) -> relax.Expr | None:
+        """The expression bound to a *new* variable; None for parameters and everything else."""
+        return self.builder.lookup_binding(new) if isinstance(new, relax.Var) else None
+
+    def param_of(self, new: relax.Expr) -> Param | None:
+        """The parameter that a *new* variable is, if it is a weight."""
+        if isinstance(new, relax.Var) and str(new.name) in self._weights:
+            return self.params[str(new.name)] if self._weights[str(new.name)].same_as(new) else None
+        return None
 
     def weight(self, param: Param) -> relax.Var:
         """A weight of the new function. A name that another tensor has already gets a number appended."""
@@ -119,7 +137,7 @@ class Rewriter:
             return value
         if old.same_as(self.graph.result):
             return self.builder.emit_output(value, _RESULT)
-        return self.emit(value, str(old.name))
+        return self.emit(value, _hint(old))
 
     def _finish(self, block: Any, result: relax.Var) -> Model:
         """Drops dead bindings and weights, orders weights by first use, and replaces the function."""
@@ -142,3 +160,9 @@ class Rewriter:
         return replace(
             self.model, module=module, params={of_weight[v]: self.params[of_weight[v]] for v in used}
         )
+
+
+def _hint(old: relax.Var) -> str:
+    """The name for what ``old`` becomes: none (the builder numbers anew) where it had only a number."""
+    name = str(old.name)
+    return "" if name.rstrip("0123456789") in ("lv", "gv") else name

@@ -1,0 +1,122 @@
+"""What a pass is, and what it is given besides the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from tvm import relax
+
+from sdc.errors import PostconditionError
+from sdc.ir.model import Coding, Model
+
+__all__ = ["Pass", "PassContext", "PassOptions", "Progress", "check_model", "silent"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many steps are done, and how many there are."""
+
+
+def silent(_task: str, _done: int, _total: int) -> None:
+    """A progress report that nobody reads."""
+
+
+@dataclass(frozen=True)
+class PassOptions:
+    """The settings that passes read.
+
+    Attributes:
+        smoothing: Exponent a of s_j = max|x_j|^a / max|w_j|^(1 - a), within [0, 1]; 0 turns smoothing off.
+        block: Largest Hadamard block, in channels; 0 turns projection off.
+        levels: Spike levels of linear inputs.
+        group: Channels that share a threshold; 0 means all of a token's.
+        coding: How a count becomes a train.
+        weights: Integer type of the weights.
+        q_levels: Spike levels of attention queries.
+        kv_levels: Spike levels of cached keys and values.
+        prob_levels: Spike levels of attention probabilities (unsigned).
+        seed: Seed of everything random.
+    """
+
+    smoothing: float = 0.5
+    block: int = 64
+    levels: int = 15
+    group: int = 64
+    coding: Coding = "ternary"
+    weights: Literal["int8", "int4"] = "int8"
+    q_levels: int = 15
+    kv_levels: int = 127
+    prob_levels: int = 255
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class PassContext:
+    """What passes share: settings, calibration inputs, a listener.
+
+    Attributes:
+        options: The settings.
+        calibration: One entry a calibration window: tokens [n] int64 for a decoder, the tuple of the
+            function's inputs for anything else.
+        progress: Told about steps that take long.
+    """
+
+    options: PassOptions = field(default_factory=PassOptions)
+    calibration: tuple[NDArray | tuple[NDArray, ...], ...] = ()
+    progress: Progress = silent
+
+    def random(self, purpose: str) -> np.random.Generator:
+        """A generator that depends on the seed and on ``purpose`` only, not on what ran before."""
+        return np.random.default_rng([self.options.seed, *purpose.encode()])
+
+
+class Pass(Protocol):
+    """One step from a model to a model. Stateless: settings come with the context.
+
+    Attributes:
+        name: Kebab-case, as the registry and ``sdc opt -p`` know it.
+    """
+
+    name: str
+
+    def run(self, model: Model, ctx: PassContext) -> Model:
+        """The transformed model; the given one stays as it is."""
+        ...
+
+    def check(self, model: Model, ctx: PassContext) -> None:
+        """Raises :class:`PostconditionError` where what the pass promises does not hold."""
+        ...
+
+
+def check_model(model: Model, pass_name: str) -> None:
+    """Checks what every pass must leave behind: a well-formed module whose weights are all there.
+
+    Raises:
+        PostconditionError: The module is not well formed; a weight is missing, has another shape or dtype
+            than its parameter, or is read by nothing.
+    """
+    try:
+        relax.analysis.well_formed(model.module)
+    except (tvm.error.InternalError, ValueError, TypeError) as error:
+        raise PostconditionError(pass_name, f"the module is not well formed: {error}") from error
+    function = model.module[model.entry]
+    declared = list(function.params)[int(function.attrs["num_input"]) :]
+    for var in declared:
+        name = str(var.name)
+        if name not in model.params:
+            raise PostconditionError(
+                pass_name, f'weight "{name}" is declared, but the model does not hold it'
+            )
+        param, shape = model.params[name], tuple(int(d) for d in var.ty.shape.values)
+        if (param.shape, param.dtype) != (shape, str(var.ty.dtype)):
+            raise PostconditionError(
+                pass_name,
+                f'weight "{name}" is {var.ty.dtype} {list(shape)} in the module, but {param.dtype} '
+                f"{list(param.shape)} in the model",
+            )
+    unread = set(model.params) - {str(var.name) for var in declared}
+    if unread:
+        raise PostconditionError(pass_name, f"nothing reads the weights {sorted(unread)}")

@@ -1,0 +1,94 @@
+"""Fold norm gamma: the gains (and shifts) of norms go into the linears that follow."""
+
+from __future__ import annotations
+
+from tvm import relax
+
+from sdc.errors import PostconditionError
+from sdc.ir.model import Model
+from sdc.ir.ops import is_op
+from sdc.ir.params import AddVector, MatVec, Param, ScaleColumns
+from sdc.passes.base import PassContext
+from sdc.passes.graph import Graph
+from sdc.passes.rewriter import rewrite
+from sdc.passes.weights import WeightEdits, filled, is_filled
+
+__all__ = ["FoldNormGamma", "norms"]
+
+
+class FoldNormGamma:
+    """y = norm(x) * gain (+ shift), W y + b  becomes  norm(x), (W diag(gain)) norm(x) + (b + W shift).
+
+    What is encoded to spikes is then the normalised direction alone. The first half of gamma-SQP; QuaRot
+    (arXiv 2404.00456, section 4) folds RMSNorm's gain the same way. A norm whose output also feeds something
+    other than linears keeps its gain (a remark says so).
+    """
+
+    name = "fold-norm-gamma"
+
+    def run(self, model: Model, ctx: PassContext) -> Model:
+        graph, kept = Graph(model), []
+        edits = WeightEdits(graph)
+        for var, call in norms(graph):
+            if _folded(graph, call):
+                continue
+            if _feeds_linears_only(graph, var):
+                _fold(graph, edits, var)
+            else:
+                kept.append(str(call.args[1].name))
+        model = rewrite(model, edits.visit, graph=graph)
+        if kept:
+            model = model.with_note(
+                f"{self.name}: {len(kept)} norms keep their gain, since their output feeds more than linears "
+                f"({', '.join(kept[:3])}{', ...' if len(kept) > 3 else ''})"
+            )
+        return model
+
+    def check(self, model: Model, ctx: PassContext) -> None:
+        graph = Graph(model)
+        for var, call in norms(graph):
+            if _feeds_linears_only(graph, var) and not _folded(graph, call):
+                raise PostconditionError(self.name, f"{call.args[1].name} could be folded and was not")
+
+
+def norms(graph: Graph) -> list[tuple[relax.Var, relax.Call]]:
+    """The norms over channels whose gain (and shift) are weights."""
+    found = [*graph.calls("nn.rms_norm"), *graph.calls("nn.layer_norm")]
+    return [(v, c) for v, c in found if all(a in graph.weights for a in c.args[1:]) and _last_axis(c)]
+
+
+def _last_axis(call: relax.Call) -> bool:
+    axes = [int(a) for a in call.attrs.axes]
+    return axes in ([-1], [len(call.args[0].ty.shape.values) - 1])
+
+
+def _folded(graph: Graph, call: relax.Call) -> bool:
+    gain, *shift = (graph.weight(a) for a in call.args[1:])
+    return is_filled(gain, 1.0) and all(is_filled(s, 0.0) for s in shift)
+
+
+def _feeds_linears_only(graph: Graph, var: relax.Var) -> bool:
+    users = graph.users(var)
+    return bool(users) and var not in graph.returned and all(is_op(u, "sdc.linear") for u in users)
+
+
+def _fold(graph: Graph, edits: WeightEdits, var: relax.Var) -> None:
+    """Moves gain and shift of the norm ``var`` into every linear that reads it."""
+    gain, *shift = (graph.weight(a) for a in graph.producer[var].args[1:])
+    size = gain.shape[0]
+    for user in graph.consumers[var]:
+        weight = edits.param(user, 1)
+        if shift and not is_filled(shift[0], 0.0):
+            edits.set(user, 2, _shifted_bias(edits, user, weight, shift[0]))
+        edits.set(user, 1, weight.then(ScaleColumns(gain), name=edits.own_name(user, 1)))
+    edits.set(var, 1, filled("ones", size, 1.0))
+    if shift:
+        edits.set(var, 2, filled("zeros", size, 0.0))
+
+
+def _shifted_bias(edits: WeightEdits, linear: relax.Var, weight: Param, shift: Param) -> Param:
+    """b + W shift, with W before the gain is folded."""
+    name = edits.own_name(linear, 2)
+    product = weight.then(MatVec(shift), name=name, dtype="float32")
+    bias = edits.param(linear, 2)
+    return product if bias is None else product.then(AddVector(bias))

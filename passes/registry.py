@@ -1,0 +1,32 @@
+"""All passes by name."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from sdc.errors import ConfigError
+from sdc.passes.base import Pass
+from sdc.passes.canonicalise import Canonicalise
+from sdc.passes.fold_norm_gamma import FoldNormGamma
+from sdc.passes.merge_parallel_linears import MergeParallelLinears
+from sdc.passes.project import Project
+from sdc.passes.smooth import Smooth
+
+__all__ = ["PASSES", "find_pass"]
+
+PASSES: dict[str, Pass] = {
+    each.name: each for each in (Canonicalise(), MergeParallelLinears(), FoldNormGamma(), Smooth(), Project())
+}
+
+
+def find_pass(name: str) -> Pass:
+    """The pass of that name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if name in PASSES:
+        return PASSES[name]
+    near = get_close_matches(name, PASSES, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(f'there is no pass "{name}"; {hint}passes are: {", ".join(PASSES)}')

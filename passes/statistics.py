@@ -1,0 +1,145 @@
+"""What calibration sees: the largest input of every channel, and sample rows, for each operation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdc.errors import NumericsError
+from sdc.ir.evaluate import Evaluator, Event
+from sdc.ir.model import Model
+from sdc.passes.base import PassContext
+
+__all__ = ["InputStatistics", "calibration_inputs", "collect_statistics"]
+
+_LOGIT_BYTES = 256 << 20
+"""Windows run together as long as their logits stay below this."""
+
+
+@dataclass(frozen=True)
+class InputStatistics:
+    """Inputs of one operation over the calibration windows.
+
+    Attributes:
+        absmax: [K] float32, max |x_j| over all tokens.
+        weight_absmax: [K] float32, max_n |w_nj| (linears only; empty otherwise).
+        rows: [R, K] float32, inputs of R tokens spread evenly over the windows.
+        tokens: How many rows were seen.
+    """
+
+    absmax: NDArray
+    weight_absmax: NDArray
+    rows: NDArray
+    tokens: int
+
+
+def collect_statistics(model: Model, ctx: PassContext, rows: int = 0) -> dict[str, InputStatistics]:
+    """Runs the calibration windows and records inputs by operation name.
+
+    A linear is recorded under its name. An attention is recorded as ``name.q``, ``name.k`` and ``name.v``,
+    where a row is one head of one token.
+
+    Args:
+        model: A float model.
+        ctx: Holds the calibration inputs.
+        rows: Sample rows to keep, at most, for each operation.
+
+    Raises:
+        NumericsError: An operation's input holds NaN or infinity.
+    """
+    collector = _Collector(rows, max(1, len(ctx.calibration)))
+    evaluator = Evaluator(model, collector)
+    done, total = 0, len(ctx.calibration)
+    for count, inputs in calibration_inputs(model, ctx):
+        collector.windows = count
+        evaluator.run(model.entry, *inputs)
+        done += count
+        ctx.progress("calibrating", done, total)
+    return collector.result()
+
+
+def calibration_inputs(model: Model, ctx: PassContext) -> Iterator[tuple[int, tuple[NDArray, ...]]]:
+    """Inputs of the entry function for each run, and how many windows that run holds.
+
+    Windows of a decoder are token ids; those of one length run together, as many as memory for their logits
+    allows. Caches start empty. Windows of any other model are the function's inputs themselves.
+    """
+    if model.info.kind != "decoder":
+        for window in ctx.calibration:
+            yield 1, window if isinstance(window, tuple) else (window,)
+        return
+    by_length: dict[int, list[NDArray]] = {}
+    for tokens in ctx.calibration:
+        flat = np.asarray(tokens, np.int64).reshape(-1)
+        by_length.setdefault(len(flat), []).append(flat)
+    for length, windows in by_length.items():
+        step = max(1, _LOGIT_BYTES // (4 * max(1, length * model.info.vocab)))
+        for start in range(0, len(windows), step):
+            batch = np.stack(windows[start : start + step])
+            yield len(batch), (batch, np.asarray(0, np.int64), *_empty_caches(model, len(batch)))
+
+
+def _empty_caches(model: Model, batch: int) -> tuple[NDArray, ...]:
+    function = model.module[model.entry]
+    caches = list(function.params)[2 : int(function.attrs["num_input"])]
+    return tuple(
+        np.zeros((batch, *[int(d) for d in cache.ty.shape.values[1:]]), str(cache.ty.dtype))
+        for cache in caches
+    )
+
+
+@dataclass
+class _Record:
+    absmax: NDArray
+    weight_absmax: NDArray
+    tokens: int = 0
+    rows: list[NDArray] = field(default_factory=list)
+
+
+class _Collector:
+    """The evaluator's hook: keeps maxima and samples, never whole activations."""
+
+    def __init__(self, rows: int, total: int) -> None:
+        self.rows, self.total, self.windows = rows, total, 1
+        self.records: dict[str, _Record] = {}
+
+    def __call__(self, event: Event) -> None:
+        if event.op == "linear":
+            self.record(event.attrs["name"], event.args[0], event.args[1])
+        elif event.op == "attention":
+            q, k, v, position = event.args[:4]
+            seen = int(position) + q.shape[1] if event.attrs["causal"] else k.shape[2]
+            name = event.attrs["name"]
+            self.record(f"{name}.q", q)
+            self.record(f"{name}.k", k[:, :, :seen])
+            self.record(f"{name}.v", v[:, :, :seen])
+
+    def record(self, name: str, x: NDArray, weight: NDArray | None = None) -> None:
+        flat = x.reshape(-1, x.shape[-1])
+        absmax = np.abs(flat).max(0, initial=0.0)
+        if not np.isfinite(absmax).all():
+            raise NumericsError(name, "its input is NaN or infinite on the calibration text")
+        if name not in self.records:
+            columns = np.empty(0, np.float32) if weight is None else np.abs(weight).max(0)
+            self.records[name] = _Record(np.zeros_like(absmax), columns)
+        record = self.records[name]
+        np.maximum(record.absmax, absmax, out=record.absmax)
+        record.tokens += len(flat)
+        wanted = min(-(-self.rows * self.windows // self.total), len(flat))
+        if wanted:
+            record.rows.append(flat[np.linspace(0, len(flat) - 1, wanted).astype(int)].copy())
+
+    def result(self) -> dict[str, InputStatistics]:
+        return {
+            name: InputStatistics(r.absmax, r.weight_absmax, self.sample(r), r.tokens)
+            for name, r in self.records.items()
+        }
+
+    def sample(self, record: _Record) -> NDArray:
+        if not record.rows:
+            return np.empty((0, len(record.absmax)), np.float32)
+        rows = np.concatenate(record.rows)
+        return rows[np.linspace(0, len(rows) - 1, min(self.rows, len(rows))).astype(int)]
