@@ -63,7 +63,7 @@ def _last_axis(call: relax.Call) -> bool:
 
 
 def _folded(graph: Graph, call: relax.Call) -> bool:
-    gain, *shift = (graph.weight(a) for a in call.args[1:])
+    gain, *shift = (graph.param(a) for a in call.args[1:])
     return is_filled(gain, 1.0) and all(is_filled(s, 0.0) for s in shift)
 
 
@@ -74,21 +74,20 @@ def _feeds_linears_only(graph: Graph, var: relax.Var) -> bool:
 
 def _fold(graph: Graph, edits: WeightEdits, var: relax.Var) -> None:
     """Moves gain and shift of the norm ``var`` into every linear that reads it."""
-    gain, *shift = (graph.weight(a) for a in graph.producer[var].args[1:])
+    gain, *shift = (graph.param(a) for a in graph.producer[var].args[1:])
     size = gain.shape[0]
     for user in graph.consumers[var]:
-        weight = edits.param(user, 1)
         if shift and not is_filled(shift[0], 0.0):
-            edits.set(user, 2, _shifted_bias(edits, user, weight, shift[0]))
-        edits.set(user, 1, weight.then(ScaleColumns(gain), name=edits.own_name(user, 1)))
+            edits.set(user, 2, _shifted_bias(edits, user, shift[0]))
+        edits.append_step(user, 1, ScaleColumns(gain))
     edits.set(var, 1, filled("ones", size, 1.0))
     if shift:
         edits.set(var, 2, filled("zeros", size, 0.0))
 
 
-def _shifted_bias(edits: WeightEdits, linear: relax.Var, weight: Param, shift: Param) -> Param:
+def _shifted_bias(edits: WeightEdits, linear: relax.Var, shift: Param) -> Param:
     """b + W shift, with W before the gain is folded."""
-    name = edits.own_name(linear, 2)
-    product = weight.then(MatVec(shift), name=name, dtype="float32")
-    bias = edits.param(linear, 2)
+    weight = edits.graph.param(edits.graph.producer[linear].args[1])
+    product = weight.then(MatVec(shift), name=edits.own_name(linear, 2), dtype="float32")
+    bias = edits.find(linear, 2)
     return product if bias is None else product.then(AddVector(bias))

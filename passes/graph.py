@@ -71,7 +71,18 @@ class Graph:
         name = self.weights.get(expr) if isinstance(expr, relax.Var) else None
         return None if name is None else self.model.params[name]
 
-    def producer_of(self, expr: relax.Expr) -> relax.Expr | None:
+    def param(self, var: relax.Expr) -> Param:
+        """The parameter that ``var`` is.
+
+        Raises:
+            PassError: It is no weight.
+        """
+        param = self.weight(var)
+        if param is None:
+            raise PassError("graph", f"{var} should be a weight, but is computed or an input")
+        return param
+
+    def producer_of(self, expr: relax.Expr) -> Any:
         """The expression bound to a variable; None for parameters and everything else."""
         return self.producer.get(expr) if isinstance(expr, relax.Var) else None
 

@@ -9,7 +9,7 @@ from tvm import relax
 from sdc.errors import PostconditionError
 from sdc.ir.model import Model
 from sdc.ir.ops import linear
-from sdc.ir.params import Concat, Param
+from sdc.ir.params import Concat
 from sdc.passes.base import PassContext
 from sdc.passes.graph import Graph, Linear
 from sdc.passes.rewriter import Rewriter, rewrite
@@ -83,20 +83,16 @@ def _merge(rewriter: Rewriter, parts: list[Linear]) -> dict[relax.Var, relax.Exp
     """Emits the merged linear and its split; returns the piece for each part."""
     graph = rewriter.graph
     name = merged_name([part.name for part in parts])
-    weights = [_param(graph, part.weight) for part in parts]
+    weights = [graph.param(part.weight) for part in parts]
     weight = rewriter.weight(Concat.param(f"{name}.weight", weights))
     bias = None
     if any(part.bias is not None for part in parts):
         zeros = [filled("zeros", w.shape[0], 0.0) for w in weights]
         biases = [
-            z if part.bias is None else _param(graph, part.bias) for part, z in zip(parts, zeros, strict=True)
+            z if part.bias is None else graph.param(part.bias) for part, z in zip(parts, zeros, strict=True)
         ]
         bias = rewriter.weight(Concat.param(f"{name}.bias", biases))
     whole = rewriter.emit(linear(rewriter.new(parts[0].x), weight, bias, name=name))
     cuts = list(accumulate(w.shape[0] for w in weights))[:-1]
     split = rewriter.emit(relax.op.split(whole, cuts, axis=-1))
     return {part.var: relax.TupleGetItem(split, i) for i, part in enumerate(parts)}
-
-
-def _param(graph: Graph, var: relax.Var) -> Param:
-    return graph.model.params[graph.weights[var]]

@@ -53,7 +53,7 @@ class Project:
             return
         graph = Graph(model)
         for linear in graph.linears():
-            steps = graph.model.params[graph.weights[linear.weight]].transforms
+            steps = graph.param(linear.weight).transforms
             if not any(isinstance(s, HadamardColumns) for s in steps) and not _noted(model, linear.name):
                 raise PostconditionError(self.name, f"the input of {linear.name} is not rotated")
         for _, call in graph.calls("sdc.attention"):
@@ -108,7 +108,7 @@ class _Plan:
         block = block_for(width, self.ctx.options.block)
         if block:
             self.rotated[linear.var] = (linear.x, block)
-            self.fold_columns(linear, HadamardColumns(self.signs(width), block))
+            self.edits.append_step(linear.var, 1, HadamardColumns(self.signs(width), block))
         else:
             self.unrotated.setdefault(width, []).append(linear.name)
 
@@ -119,12 +119,9 @@ class _Plan:
         tiled = array_param(f"{linear.name}.value_signs", np.tile(signs, values.kv_heads))
         step = HadamardRows(tiled, block, rows.start, rows.stop)
         for index in (1, 2):
-            param = self.edits.param(rows.linear.var, index)
-            if param is not None:
-                name = self.edits.own_name(rows.linear.var, index)
-                self.edits.set(rows.linear.var, index, param.then(step, name=name))
+            self.edits.append_step(rows.linear.var, index, step)
         heads = array_param(f"{linear.name}.signs", np.tile(signs, values.heads))
-        self.fold_columns(linear, HadamardColumns(heads, block))
+        self.edits.append_step(linear.var, 1, HadamardColumns(heads, block))
 
     def plan_attention(self, var: relax.Var, call: relax.Call) -> None:
         head_dim = shape_of(call.args[0], "attention")[-1]
@@ -135,10 +132,6 @@ class _Plan:
         self.attention[var] = block
         if appended(self.graph, call.args[1]) is not None:
             self.keys[call.args[1]] = block
-
-    def fold_columns(self, linear: Linear, step: HadamardColumns) -> None:
-        weight = self.edits.param(linear.var, 1)
-        self.edits.set(linear.var, 1, weight.then(step, name=self.edits.own_name(linear.var, 1)))
 
     def signs(self, width: int) -> Param:
         """Random signs [width], +-1 float32: the same for every operation of this width."""

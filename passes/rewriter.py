@@ -105,7 +105,7 @@ class Rewriter:
         """Says what an old input or weight has become (bindings say so by what ``visit`` returns)."""
         self._remap[old] = new
 
-    def value_of(self, new: relax.Expr) -> relax.Expr | None:
+    def value_of(self, new: relax.Expr) -> Any:
         """The expression bound to a *new* variable; None for parameters and everything else."""
         return self.builder.lookup_binding(new) if isinstance(new, relax.Var) else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ class Smooth:
             return
         graph = Graph(model)
         for linear in graph.linears():
-            steps = graph.model.params[graph.weights[linear.weight]].transforms
+            steps = graph.param(linear.weight).transforms
             if not any(isinstance(s, ScaleColumns) and s.by.name.endswith(_SUFFIX) for s in steps):
                 raise PostconditionError(self.name, f"{linear.name} is not smoothed")
 
@@ -108,9 +109,7 @@ class _Plan:
             values = value_path(self.graph, linears[0])
         scales = array_param(name + _SUFFIX, self.scales(linears, values))
         for linear in linears:
-            weight = self.edits.param(linear.var, 1)
-            column = weight.then(ScaleColumns(scales), name=self.edits.own_name(linear.var, 1))
-            self.edits.set(linear.var, 1, column)
+            self.edits.append_step(linear.var, 1, ScaleColumns(scales))
         if values is not None:
             first_head = scales.value().reshape(values.kv_heads, -1, values.head_dim)[:, 0].reshape(-1)
             self.divide_rows(values.rows, name, first_head)
@@ -136,9 +135,7 @@ class _Plan:
         """Gain and shift of a norm over s."""
         stem = scales.name.removesuffix(_SUFFIX)
         for index, role in ((1, "gain"), (2, "shift"))[: len(self.graph.producer[norm].args) - 1]:
-            vector = self.edits.param(norm, index)
-            divided = vector.then(ScaleColumns(scales, inverse=True), name=f"{stem}.norm_{role}")
-            self.edits.set(norm, index, divided)
+            self.edits.append_step(norm, index, ScaleColumns(scales, inverse=True), f"{stem}.norm_{role}")
 
     def divide_producer(self, linears: list[Linear], name: str, scales: Param) -> None:
         """Rows of ``up`` or of relu's input over s; else an explicit product."""
@@ -150,7 +147,7 @@ class _Plan:
         else:
             self.explicit[x] = _Explicit(array_param(f"{name}.smooth_inverse", 1 / scales.value()))
 
-    def scalable_rows(self, producer: relax.Expr | None) -> Rows | None:
+    def scalable_rows(self, producer: Any) -> Rows | None:
         """The rows whose scale passes through to ``producer`` unchanged: of a factor, or behind a relu."""
         if is_op(producer, "nn.relu"):
             return made_by(self.graph, producer.args[0])
@@ -169,9 +166,7 @@ class _Plan:
         every[rows.start : rows.stop] = scales
         step = ScaleRows(array_param(f"{name}.smooth_rows", every), inverse=True)
         for index in (1, 2):
-            param = self.edits.param(var, index)
-            if param is not None:
-                self.edits.set(var, index, param.then(step, name=self.edits.own_name(var, index)))
+            self.edits.append_step(var, index, step)
 
     def visit(self, rewriter: Rewriter, var: relax.Var, value: relax.Expr) -> relax.Expr | None:
         if not is_op(value, "sdc.linear") or value.args[0] not in self.explicit:

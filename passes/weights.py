@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import relax
 
-from sdc.ir.params import Param, hadamard_transform
+from sdc.ir.params import Param, Transform, hadamard_transform
 from sdc.passes.graph import Graph, op_name
 from sdc.passes.rewriter import Rewriter
 
@@ -77,12 +77,21 @@ class WeightEdits:
         self._appended: dict[relax.Var, Param] = {}
         self._touched: set[relax.Var] = set()
 
-    def param(self, var: relax.Var, index: int) -> Param | None:
+    def find(self, var: relax.Var, index: int) -> Param | None:
         """Argument ``index`` of the call bound to ``var`` as edited so far; None where it is no weight."""
         call = self.graph.producer[var]
         if index >= len(call.args):
             return self._appended.get(var)
         return self._params.get((var, index)) or self.graph.weight(call.args[index])
+
+    def append_step(self, var: relax.Var, index: int, step: Transform, name: str | None = None) -> None:
+        """One more transform for an argument that is a weight; one that is missing stays so.
+
+        The derived parameter is called ``name``, or :meth:`own_name`.
+        """
+        param = self.find(var, index)
+        if param is not None:
+            self.set(var, index, param.then(step, name=name or self.own_name(var, index)))
 
     def set(self, var: relax.Var, index: int, param: Param) -> None:
         """Replaces an argument, or appends one where ``index`` is the number of arguments."""
