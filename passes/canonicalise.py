@@ -152,7 +152,7 @@ def _fold_reshape(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
     source = rewriter.value_of(call.args[0])
     if is_op(source, "reshape"):
         call = relax.op.reshape(source.args[0], rewriter.builder.normalize(call).ty.shape)
-        return _fold_reshape(rewriter, call) or call
+        return call.args[0] if _same_type(rewriter, call) else call
     return call.args[0] if _same_type(rewriter, call) else None
 
 
@@ -196,7 +196,8 @@ def _lift_matmul(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:
         return None
     weight = rewriter.weight(_transposed(param))
     product = linear(call.args[0], weight, name=param.name.removesuffix(".weight"))
-    return _sink_reshape(rewriter, product) or product
+    sunk = _sink_reshape(rewriter, product)
+    return product if sunk is None else sunk
 
 
 def _sink_reshape(rewriter: Rewriter, call: relax.Call) -> relax.Expr | None:

@@ -51,6 +51,10 @@ class Graph:
         self.weights = {var: str(var.name) for var in list(self.function.params)[self.num_input :]}
         self.bindings = [b for block in self.function.body.blocks for b in block.bindings]
         self.result: relax.Expr = self.function.body.body
+        for binding in reversed(self.bindings):
+            if binding.var.same_as(self.result) and isinstance(binding.value, relax.Var):
+                self.result = binding.value  # an output that is only another name
+                self.bindings.remove(binding)
         self.producer: dict[relax.Var, relax.Expr] = {}
         self.consumers: dict[relax.Var, list[relax.Var]] = {}
         for binding in self.bindings:

@@ -44,7 +44,26 @@ def rewrite(
     rewriter = Rewriter(graph or Graph(model), inputs)
     if prepare is not None:
         prepare(rewriter)
-    return rewriter.run(visit)
+    return _with_wanted_names(rewriter.run(visit), rewriter)
+
+
+def _with_wanted_names(model: Model, rewriter: Rewriter) -> Model:
+    """Drops numbers from the names of weights whose namesakes turned out to be read by nothing."""
+    renames: dict[str, str] = {}
+    for name in model.params:
+        wanted = rewriter.wanted[name]
+        if wanted not in model.params and wanted not in renames.values():
+            renames[name] = wanted
+    if not renames:
+        return model
+    graph = Graph(model)
+
+    def rename(again: Rewriter) -> None:
+        for var, name in graph.weights.items():
+            if name in renames:
+                again.remap(var, again.weight(model.params[name].renamed(renames[name])))
+
+    return rewrite(model, lambda *_: None, graph=graph, prepare=rename)
 
 
 class Rewriter:
@@ -56,6 +75,7 @@ class Rewriter:
         self.builder = relax.BlockBuilder()
         self.inputs = list(graph.inputs if inputs is None else inputs)
         self.params: dict[str, Param] = {}
+        self.wanted: dict[str, str] = {}
         self._weights: dict[str, relax.Var] = {}
         self._remap: dict[relax.Var, relax.Expr] = {var: var for var in self.inputs}
 
@@ -110,19 +130,21 @@ class Rewriter:
         return self.builder.lookup_binding(new) if isinstance(new, relax.Var) else None
 
     def param_of(self, new: relax.Expr) -> Param | None:
-        """The parameter that a *new* variable is, if it is a weight."""
-        if isinstance(new, relax.Var) and str(new.name) in self._weights:
-            return self.params[str(new.name)] if self._weights[str(new.name)].same_as(new) else None
-        return None
+        """The parameter that a *new* variable is, under the name it was given; None if it is no weight."""
+        name = str(new.name) if isinstance(new, relax.Var) else ""
+        if name not in self._weights or not self._weights[name].same_as(new):
+            return None
+        return self.params[name].renamed(self.wanted[name])
 
     def weight(self, param: Param) -> relax.Var:
-        """A weight of the new function. A name that another tensor has already gets a number appended."""
+        """A weight of the new function. A name that another live tensor has gets a number appended."""
         name, number = param.name, 1
         while name in self.params and self.params[name] != param.renamed(name):
             number += 1
             name = f"{param.name}.{number}"
         if name not in self.params:
             self.params[name] = param.renamed(name)
+            self.wanted[name] = param.name
             self._weights[name] = relax.Var(name, relax.TensorType(list(param.shape), param.dtype))
         return self._weights[name]
 

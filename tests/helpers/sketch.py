@@ -48,8 +48,12 @@ class Sketch:
 
     def model(self, *outputs: relax.Expr) -> Model:
         """The finished model: one output, or a tuple of several."""
-        out = self.builder.emit_output(outputs[0] if len(outputs) == 1 else relax.Tuple(list(outputs)))
-        block = self.builder._end_block()
+        out: relax.Var
+        if len(outputs) == 1:
+            block, out = _returning(self.builder._end_block(), outputs[0])
+        else:
+            out = self.builder.emit_output(relax.Tuple(list(outputs)))
+            block = self.builder._end_block()
         self.builder.end_scope()
         params = [*self.inputs.values(), *self.weights.values()]
         self.builder.begin_scope(params)
@@ -68,6 +72,14 @@ def assert_same_model(got: Model, want: Model, tolerance: float = 1e-5) -> None:
         value = param.value()
         limit = tolerance * max(1.0, float(np.abs(value).max(initial=0.0)))
         np.testing.assert_allclose(got.params[name].value(), value, rtol=0, atol=limit, err_msg=name)
+
+
+def _returning(block: relax.BindingBlock, value: relax.Var) -> tuple[relax.BindingBlock, relax.Var]:
+    """The block with the last binding as its output (no second name for it)."""
+    *before, last = block.bindings
+    assert last.var.same_as(value), "the only output must be the last expression"
+    out = relax.Var("out", last.var.ty)
+    return relax.DataflowBlock([*before, relax.VarBinding(out, last.value)]), out
 
 
 def _type(what: Any) -> relax.TensorType:
