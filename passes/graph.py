@@ -95,9 +95,14 @@ class Graph:
         return [self.producer[user] for user in self.consumers.get(var, ())]
 
     def sole_user(self, var: relax.Expr) -> relax.Var | None:
-        """The only variable computed from ``var``; None where there are others, or ``var`` is returned."""
+        """The only variable computed from ``var``; None where there are others, or ``var`` is returned.
+
+        An expression that reads ``var`` twice, such as x * x, counts twice.
+        """
         users = self.consumers.get(var, [])
-        return users[0] if len(users) == 1 and var not in self.returned else None
+        if len(users) != 1 or var in self.returned:
+            return None
+        return users[0] if sum(v.same_as(var) for v in operands(self.producer[users[0]])) == 1 else None
 
     def as_linear(self, var: relax.Expr) -> Linear | None:
         """The linear whose output is ``var``, if it is one."""

@@ -12,7 +12,7 @@ from tvm import relax
 
 from sdc.errors import PassError, PostconditionError
 from sdc.ir.model import Model
-from sdc.ir.ops import is_op
+from sdc.ir.ops import is_op, shape_of
 from sdc.ir.params import Param, ScaleColumns, ScaleRows, array_param
 from sdc.passes.base import PassContext
 from sdc.passes.fold_norm_gamma import norms
@@ -129,7 +129,9 @@ class _Plan:
     def in_norm(self, linears: list[Linear]) -> bool:
         """Whether the input is a norm that nothing but these linears reads."""
         x = linears[0].x
-        return x in self.norms and self.graph.consumers[x] == [n.var for n in linears]
+        if x not in self.norms or x in self.graph.returned:
+            return False
+        return self.graph.consumers[x] == [n.var for n in linears]
 
     def divide_norm(self, norm: relax.Var, scales: Param) -> None:
         """Gain and shift of a norm over s."""
@@ -141,13 +143,13 @@ class _Plan:
         """Rows of ``up`` or of relu's input over s; else an explicit product."""
         x = linears[0].x
         alone = len(linears) == 1 and self.graph.sole_user(x) is not None
-        rows = self.scalable_rows(self.graph.producer_of(x)) if alone else None
+        rows = self.scalable_rows(self.graph.producer_of(x), len(scales.value())) if alone else None
         if rows is not None:
             self.divide_rows(rows, name, scales.value())
         else:
             self.explicit[x] = _Explicit(array_param(f"{name}.smooth_inverse", 1 / scales.value()))
 
-    def scalable_rows(self, producer: Any) -> Rows | None:
+    def scalable_rows(self, producer: Any, width: int) -> Rows | None:
         """The rows whose scale passes through to ``producer`` unchanged: of a factor, or behind a relu."""
         if is_op(producer, "nn.relu"):
             return made_by(self.graph, producer.args[0])
@@ -155,14 +157,14 @@ class _Plan:
             return None
         for factor in reversed(producer.args):
             rows = made_by(self.graph, factor)
-            if rows is not None and _same_shape(factor, producer):
+            if rows is not None and rows.stop - rows.start == width:
                 return rows
         return None
 
     def divide_rows(self, rows: Rows, name: str, scales: NDArray) -> None:
         """Rows of a weight and of its bias over s (the other rows over 1)."""
         var = rows.linear.var
-        every = np.ones(rows.linear.weight.ty.shape.values[0].value, np.float32)
+        every = np.ones(shape_of(rows.linear.weight, "linear")[0], np.float32)
         every[rows.start : rows.stop] = scales
         step = ScaleRows(array_param(f"{name}.smooth_rows", every), inverse=True)
         for index in (1, 2):
@@ -174,7 +176,3 @@ class _Plan:
         x, *rest = self.edits.copy(rewriter, var, value).args
         inverse = rewriter.weight(self.explicit[value.args[0]].inverse)
         return relax.Call(value.op, [rewriter.emit(relax.op.multiply(x, inverse)), *rest], value.attrs)
-
-
-def _same_shape(factor: relax.Expr, producer: relax.Expr) -> bool:
-    return len(factor.ty.shape.values) == len(producer.ty.shape.values)

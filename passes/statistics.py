@@ -39,7 +39,7 @@ class InputStatistics:
 def collect_statistics(model: Model, ctx: PassContext, rows: int = 0) -> dict[str, InputStatistics]:
     """Runs the calibration windows and records inputs by operation name.
 
-    A linear is recorded under its name. An attention is recorded as ``name.q``, ``name.k`` and ``name.v``,
+    A linear is recorded under its name. An attention is recorded as ``name:q``, ``name:k`` and ``name:v``,
     where a row is one head of one token.
 
     Args:
@@ -113,9 +113,9 @@ class _Collector:
             q, k, v, position = event.args[:4]
             seen = int(position) + q.shape[1] if event.attrs["causal"] else k.shape[2]
             name = event.attrs["name"]
-            self.record(f"{name}.q", q)
-            self.record(f"{name}.k", k[:, :, :seen])
-            self.record(f"{name}.v", v[:, :, :seen])
+            self.record(f"{name}:q", q)
+            self.record(f"{name}:k", k[:, :, :seen])
+            self.record(f"{name}:v", v[:, :, :seen])
 
     def record(self, name: str, x: NDArray, weight: NDArray | None = None) -> None:
         flat = x.reshape(-1, x.shape[-1])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tvm import relax
 
 from sdc.ir.ops import attributes, is_op, shape_of
-from sdc.passes.graph import Graph, Linear
+from sdc.passes.graph import Graph, Linear, operands
 
 __all__ = ["Rows", "ValuePath", "appended", "made_by", "value_path"]
 
@@ -67,7 +67,10 @@ def made_by(graph: Graph, expr: relax.Expr) -> Rows | None:
 def appended(graph: Graph, cache: relax.Expr) -> relax.Call | None:
     """The ``sdc.kv_append`` behind an attention's K or V, if only that attention reads the cache."""
     call = graph.producer_of(cache)
-    return call if is_op(call, "sdc.kv_append") and len(graph.users(cache)) == 1 else None
+    if not is_op(call, "sdc.kv_append") or len(graph.users(cache)) != 1:
+        return None
+    readers = [v for v in operands(graph.users(cache)[0]) if v.same_as(cache)]
+    return call if len(readers) == 1 else None
 
 
 def value_path(graph: Graph, linear: Linear) -> ValuePath | None:
