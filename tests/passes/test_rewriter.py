@@ -7,9 +7,10 @@ import pytest
 import tvm
 from helpers.sketch import Sketch, assert_same_model
 from helpers.tiny_llama import tiny_llama
-from tvm import relax
+from tvm import relax, tirx
 
 from sdc.errors import PassError, PostconditionError
+from sdc.ir.evaluate import Evaluator
 from sdc.ir.ops import is_op, linear
 from sdc.ir.params import array_param
 from sdc.passes.base import check_model
@@ -100,3 +101,16 @@ def test_check_model_names_the_weight_that_is_wrong() -> None:
     broken = relax.Function([], body, relax.TensorType([2, 4], "float32")).with_attr("num_input", 0)
     with pytest.raises(PostconditionError, match="not well formed"):
         check_model(made(tvm.IRModule({"main": broken}), {}, model.info), "p")
+
+
+def test_a_match_cast_keeps_its_symbols() -> None:
+    n = tirx.Var("n", "int64")
+    s = Sketch(x=[2, 4])
+    cast = s.builder.match_cast(s["x"], relax.TensorType([n, 4], "float32"))
+    h = s(relax.op.exp(cast))
+    before = s.model(s(linear(h, s.weight("w", EYE), name="l")))
+    copy = rewrite(before, lambda *_: None)
+    assert_same_model(copy, before)
+    check_model(copy, "copy")
+    x = np.ones((2, 4), np.float32)
+    np.testing.assert_allclose(Evaluator(copy).run("main", x)[0], np.exp(x), rtol=1e-6)
