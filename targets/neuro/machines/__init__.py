@@ -1,0 +1,1 @@
+"""The machine descriptions that come with sdc, one YAML file each."""
