@@ -19,9 +19,11 @@ __all__ = [
     "broadcast",
     "const",
     "declare",
-    "each_vector",
+    "fit",
+    "build",
     "if_",
     "lane_type",
+    "let",
     "load",
     "local",
     "loop",
@@ -30,6 +32,7 @@ __all__ = [
     "reduce_add",
     "reduce_smax",
     "scratch",
+    "select",
     "store",
     "symbol",
     "then",
@@ -126,15 +129,21 @@ def otherwise() -> AbstractContextManager[Any]:
     return T.Else()
 
 
-def each_vector(size: int, lanes: int, body: Callable[[Any, int], None]) -> None:
-    """Calls ``body(index, width)`` over ``size`` elements: vectors of ``lanes``, then one at a time."""
-    if size >= lanes:
-        with loop(size // lanes) as i:
-            body(i * lanes, lanes)
-    rest = size % lanes
-    if rest and lanes > 1:
-        with loop(rest) as j:
-            body(size - rest + j, 1)
+def fit(size: int, lanes: int) -> int:
+    """The widest vector, at most ``lanes``, that divides ``size`` evenly (lanes is a power of two)."""
+    while size % lanes:
+        lanes //= 2
+    return lanes
+
+
+def let(value: Expr) -> Expr:
+    """Names a value, so that it is computed once and before a choice is made."""
+    return T.bind(value)
+
+
+def select(condition: Expr, yes: Expr, no: Expr) -> Expr:
+    """Lane by lane choice; both values are computed (bind loads with :func:`let` first)."""
+    return tirx.Select(condition, yes, no)
 
 
 def reduce_add(value: Expr) -> Expr:

@@ -1,0 +1,99 @@
+"""How keys and values lie in the cache, so that attention reads them in whole vectors.
+
+Keys: uint8 [heads, S/16, D/4, 16, 4], a count + 128 per byte: sixteen tokens side by side, four channels a word, as
+the byte dot product wants them (its correction is 128 * sum of the query's counts, once per head). Values:
+int8 [heads, S/4, D, 4]: four tokens a word, channels side by side, multiplied by unsigned probability counts.
+Thresholds: float32 [heads, S]. S is rounded up to whole blocks, D to whole words (keys) or vectors (values).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+
+from sdc.targets.cpu.emit import const, lane_type, store
+
+__all__ = ["KEY_BLOCK", "KEY_OFFSET", "CacheLayout", "load_words", "store_key", "store_value"]
+
+KEY_BLOCK = 16
+KEY_OFFSET = 128
+_VALUE_CHANNELS = 16
+
+
+@dataclass(frozen=True)
+class CacheLayout:
+    """The cache of one layer's keys or values.
+
+    Attributes:
+        heads: Key heads.
+        tokens: Tokens that it must hold (the model's max_seq).
+        width: Channels per head.
+    """
+
+    heads: int
+    tokens: int
+    width: int
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of KEY_BLOCK tokens."""
+        return -(-self.tokens // KEY_BLOCK)
+
+    @property
+    def slots(self) -> int:
+        """Tokens, rounded up to whole blocks."""
+        return self.blocks * KEY_BLOCK
+
+    @property
+    def words(self) -> int:
+        """Words of four channels per key."""
+        return -(-self.width // 4)
+
+    @property
+    def channels(self) -> int:
+        """Channels per value, rounded up to whole vectors."""
+        return -(-self.width // _VALUE_CHANNELS) * _VALUE_CHANNELS
+
+    @property
+    def key_shape(self) -> tuple[int, ...]:
+        """Shape of the keys' bytes, uint8."""
+        return (self.heads, self.blocks, self.words, KEY_BLOCK, 4)
+
+    @property
+    def value_shape(self) -> tuple[int, ...]:
+        """Shape of the values' bytes, int8."""
+        return (self.heads, self.slots // 4, self.channels, 4)
+
+    @property
+    def theta_shape(self) -> tuple[int, ...]:
+        """Shape of the thresholds, float32."""
+        return (self.heads, self.slots)
+
+
+def store_key(cache: Any, head: Any, token: Any, channel: Any, counts: Any, lanes: int) -> None:
+    """Writes ``lanes`` counts (int32) of one key, from ``channel`` on; lanes is 1 or a multiple of 4."""
+    block, slot = tirx.floordiv(token, KEY_BLOCK), tirx.floormod(token, KEY_BLOCK)
+    for word in range(max(1, lanes // 4)):
+        width = min(lanes, 4)
+        part = [tirx.const(4 * word + i, "int32") for i in range(width)]
+        value = counts if lanes == width else tirx.Shuffle([counts], part)
+        shifted = (value + const(KEY_OFFSET, "int32", width)).astype(lane_type("uint8", width))
+        at = channel + 4 * word
+        store(cache, (head, block, tirx.floordiv(at, 4), slot, tirx.floormod(at, 4)), shifted, width)
+
+
+def store_value(cache: Any, head: Any, token: Any, channel: Any, counts: Any, lanes: int) -> None:
+    """Writes ``lanes`` counts (int32) of one value, from ``channel`` on."""
+    row, slot = tirx.floordiv(token, 4), tirx.floormod(token, 4)
+    for lane in range(lanes):
+        count = counts if lanes == 1 else tirx.Shuffle([counts], [tirx.const(lane, "int32")])
+        store(cache, (head, row, channel + lane, slot), count.astype("int8"))
+
+
+def load_words(cache: Any, index: tuple[Any, ...], lanes: int) -> Any:
+    """``lanes`` neighbouring 4-byte words as int32; the last two indices are (word, 0)."""
+    *lead, word, _ = index
+    flat = cache[(*lead, word, tirx.Ramp(tirx.const(0, "int32"), tirx.const(1, "int32"), 4 * lanes))]
+    return tirx.reinterpret(lane_type("int32", lanes), flat)

@@ -1,0 +1,212 @@
+"""Steps on one token's channels, used by the fused encoders: norms, gated activations, Hadamard, spike encode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from sdc.ir.ops import count_dtype, threshold_factor
+from sdc.targets.cpu.emit import (
+    broadcast,
+    const,
+    fit,
+    if_,
+    lane_type,
+    let,
+    load,
+    local,
+    loop,
+    otherwise,
+    reduce_smax,
+    select,
+    store,
+    then,
+)
+
+__all__ = ["Encoder", "activation", "encode_row", "exp", "hadamard_row", "layer_norm", "rms_norm"]
+
+Expr = Any
+Write = Callable[[Any, Expr, int], None]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The attributes of ``sdc.spike_encode`` that a kernel needs."""
+
+    levels: int
+    group: int
+    clip_ratio: float = 1.0
+    dead_zone: float = 0.0
+    signed: bool = True
+
+    @property
+    def dtype(self) -> str:
+        """Dtype of the counts."""
+        return count_dtype(self.levels, self.signed)
+
+
+def exp(x: Expr, lanes: int) -> Expr:
+    """e^x, float32 x lanes, within 2 ulp; NaN stays NaN.
+
+    Cephes' expf (S. Moshier, netlib.org/cephes, single/expf.c): e^x = 2^n e^r with |r| <= ln2 / 2, a polynomial
+    for e^r, and n added to the exponent bits. LLVM would call the C library once per lane instead.
+    """
+
+    def number(value: float) -> Expr:
+        return const(value, "float32", lanes)
+
+    # Below -106 the result is 0; a choice, not a minimum, lets NaN pass.
+    low, high = number(-106.0), number(88.72283)
+    x = let(x)
+    bounded = let(select(x < low, low, x))
+    inside = let(select(bounded > high, high, bounded))
+    n = let(tirx.nearbyint(inside * number(1.44269504088896341)))
+    r = let(inside - n * number(0.693359375) - n * number(-2.12194440e-4))
+    y = number(1.9875691500e-4)
+    for coefficient in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+        y = y * r + number(coefficient)
+    y = let(y * r * r + r + number(1.0))
+    # 2^n in two steps: n reaches 128 and -153, which no float32 exponent holds.
+    whole = let(n.astype(lane_type("int32", lanes)))
+    half = let(tirx.shift_right(whole, const(1, "int32", lanes)))
+    return y * _power_of_two(half, lanes) * _power_of_two(whole - half, lanes)
+
+
+def _power_of_two(n: Expr, lanes: int) -> Expr:
+    bits = tirx.shift_left(n + const(127, "int32", lanes), const(23, "int32", lanes))
+    return tirx.reinterpret(lane_type("float32", lanes), bits)
+
+
+def activation(name: str, x: Expr, lanes: int) -> Expr:
+    """``silu``: x / (1 + e^-x) (Elfwing et al., arXiv 1702.03118)."""
+    if name != "silu":
+        raise ValueError(f"no fused activation {name!r}")
+    return x / (const(1.0, "float32", lanes) + exp(const(0.0, "float32", lanes) - x, lanes))
+
+
+def _sum(size: int, lanes: int, term: Callable[[Any, int], Expr]) -> Expr:
+    """Sum of ``term(index, lanes)`` over a row; partial sums per lane, then pairwise."""
+    partial = local(lanes, "float32")
+    store(partial, (0,), const(0.0, "float32", lanes), lanes)
+    with loop(size // lanes) as i:
+        store(partial, (0,), load(partial, (0,), lanes) + term(i * lanes, lanes), lanes)
+    values = [load(partial, (lane,)) for lane in range(lanes)]
+    while len(values) > 1:
+        values = [let(a + b) for a, b in zip(values[::2], values[1::2], strict=True)]
+    return let(values[0])
+
+
+def rms_norm(row: Any, size: int, gain: Any, epsilon: float, lanes: int) -> None:
+    """row = row / sqrt(mean(row^2) + epsilon) * gain (Zhang and Sennrich, arXiv 1910.07467)."""
+    lanes = fit(size, lanes)
+    squares = _sum(size, lanes, lambda i, n: load(row, (i,), n) * load(row, (i,), n))
+    inverse = _inverse_root(squares / const(size, "float32"), epsilon)
+    with loop(size // lanes) as i:
+        at = (i * lanes,)
+        store(row, at, load(row, at, lanes) * broadcast(inverse, lanes) * load(gain, at, lanes), lanes)
+
+
+def layer_norm(row: Any, size: int, gain: Any, shift: Any, epsilon: float, lanes: int) -> None:
+    """row = (row - mean) / sqrt(variance + epsilon) * gain + shift (Ba et al., arXiv 1607.06450)."""
+    lanes = fit(size, lanes)
+    mean = let(_sum(size, lanes, lambda i, n: load(row, (i,), n)) / const(size, "float32"))
+    with loop(size // lanes) as i:
+        store(row, (i * lanes,), load(row, (i * lanes,), lanes) - broadcast(mean, lanes), lanes)
+    squares = _sum(size, lanes, lambda i, n: load(row, (i,), n) * load(row, (i,), n))
+    inverse = _inverse_root(squares / const(size, "float32"), epsilon)
+    with loop(size // lanes) as i:
+        at = (i * lanes,)
+        scaled = load(row, at, lanes) * broadcast(inverse, lanes) * load(gain, at, lanes)
+        store(row, at, scaled + load(shift, at, lanes), lanes)
+
+
+def _inverse_root(mean: Expr, epsilon: float) -> Expr:
+    return let(const(1.0, "float32") / tirx.sqrt(mean + const(epsilon, "float32")))
+
+
+def hadamard_row(row: Any, size: int, signs: Any, block: int, lanes: int) -> None:
+    """row = H (signs * row) per block, butterflies with strides 1, 2, 4, ... as the reference has them."""
+    lanes = fit(size, lanes)
+    span = max(block, lanes)
+    with loop(size // span) as i:
+        base = i * span
+        vectors = []
+        for v in range(span // lanes):
+            at = (base + v * lanes,)
+            vectors.append(let(load(row, at, lanes) * load(signs, at, lanes)))
+        stride = 1
+        while stride < block:
+            vectors = _butterflies(vectors, stride, lanes)
+            stride *= 2
+        for v, vector in enumerate(vectors):
+            store(row, (base + v * lanes,), vector, lanes)
+
+
+def _butterflies(vectors: list[Expr], stride: int, lanes: int) -> list[Expr]:
+    if stride < lanes:
+        return [let(_within(v, stride, lanes)) for v in vectors]
+    step, out = stride // lanes, list(vectors)
+    for v in range(len(vectors)):
+        if not v & step:
+            top, bottom = vectors[v], vectors[v + step]
+            out[v], out[v + step] = let(top + bottom), let(top - bottom)
+    return out
+
+
+def _within(x: Expr, stride: int, lanes: int) -> Expr:
+    """One stage inside a vector: each lane's partner is lane ^ stride; lower lanes of a pair change sign."""
+    partner = tirx.Shuffle([x], [tirx.const(lane ^ stride, "int32") for lane in range(lanes)])
+    number = tirx.Ramp(tirx.const(0, "int32"), tirx.const(1, "int32"), lanes)
+    shift = const(31 - (stride.bit_length() - 1), "int32", lanes)
+    sign = tirx.shift_left(number, shift) & const(-(2**31), "int32", lanes)
+    bits = tirx.bitwise_xor(tirx.reinterpret(lane_type("int32", lanes), x), sign)
+    return partner + tirx.reinterpret(lane_type("float32", lanes), bits)
+
+
+def encode_row(
+    row: Any, size: int, encoder: Encoder, lanes: int, write: Write, write_theta: Callable[[Any, Expr], None]
+) -> None:
+    """Thresholds and counts of a row, bit-equal to the reference.
+
+    Magnitudes are compared as integers, where NaN lies above infinity and infinity above all numbers: so both
+    reach the threshold. Division and rounding are IEEE float32.
+
+    Args:
+        write: Called with (channel, counts as int32 x lanes, lanes).
+        write_theta: Called with (group, threshold).
+    """
+    group = encoder.group
+    lanes = fit(group, lanes)
+    factor = const(float(threshold_factor(encoder.levels, encoder.clip_ratio)), "float32")
+    top = local(lanes, "int32")
+    with loop(size // group) as g:
+        store(top, (0,), const(0, "int32", lanes), lanes)
+        with loop(group // lanes) as i:
+            bits = tirx.reinterpret(lane_type("int32", lanes), load(row, (g * group + i * lanes,), lanes))
+            magnitude = let(bits & const(0x7FFFFFFF, "int32", lanes))
+            store(top, (0,), tirx.max(load(top, (0,), lanes), magnitude), lanes)
+        largest = let(reduce_smax(load(top, (0,), lanes)))
+        theta = let(tirx.reinterpret("float32", largest) * factor)
+        write_theta(g, theta)
+        usable = tirx.all(theta > const(0.0, "float32"), theta < tirx.infinity("float32"))
+        with if_(usable):
+            with then(), loop(group // lanes) as i:
+                at = g * group + i * lanes
+                write(at, _counts(let(load(row, (at,), lanes)), theta, encoder, lanes), lanes)
+            with otherwise(), loop(group // lanes) as i:
+                write(g * group + i * lanes, const(0, "int32", lanes), lanes)
+
+
+def _counts(x: Expr, theta: Expr, encoder: Encoder, lanes: int) -> Expr:
+    limit = broadcast(theta, lanes)
+    low = -float(encoder.levels) if encoder.signed else 0.0
+    rounded = let(tirx.nearbyint(x / limit))
+    clipped = tirx.max(tirx.min(rounded, const(encoder.levels, "float32", lanes)), const(low, "float32", lanes))
+    if encoder.dead_zone:
+        zone = broadcast(let(const(float(np.float32(encoder.dead_zone)), "float32") * theta), lanes)
+        clipped = select(tirx.abs(x) < zone, const(0.0, "float32", lanes), clipped)
+    return clipped.astype(lane_type("int32", lanes))
