@@ -137,8 +137,18 @@ def fit(size: int, lanes: int) -> int:
 
 
 def let(value: Expr) -> Expr:
-    """Names a value, so that it is computed once and before a choice is made."""
-    return T.bind(value)
+    """Names a value, so that it is computed once.
+
+    TVM's simplifier substitutes pure values into each other, and a chain of them grows exponentially. It leaves
+    alone what is read from memory, so all but indices pass through an array that LLVM turns into a register.
+    """
+    dtype = value.ty.dtype
+    if dtype.lanes == 1 and str(dtype).startswith("int"):
+        return T.bind(value)
+    element = str(dtype).split("x")[0]
+    held = local(dtype.lanes, element)
+    store(held, (0,), value, dtype.lanes)
+    return T.bind(load(held, (0,), dtype.lanes))
 
 
 def select(condition: Expr, yes: Expr, no: Expr) -> Expr:

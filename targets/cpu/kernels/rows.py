@@ -129,32 +129,37 @@ def _inverse_root(mean: Expr, epsilon: float) -> Expr:
 
 
 def hadamard_row(row: Any, size: int, signs: Any, block: int, lanes: int) -> None:
-    """row = H (signs * row) per block, butterflies with strides 1, 2, 4, ... as the reference has them."""
+    """row = H (signs * row) per block, butterflies with strides 1, 2, 4, ... as the reference has them.
+
+    Every stage goes through a small array that LLVM keeps in registers: TVM's simplifier would substitute named
+    values into each other, and the expression doubles with every stage.
+    """
     lanes = fit(size, lanes)
     span = max(block, lanes)
+    work = local(span, "float32")
     with loop(size // span) as i:
         base = i * span
-        vectors = []
-        for v in range(span // lanes):
-            at = (base + v * lanes,)
-            vectors.append(let(load(row, at, lanes) * load(signs, at, lanes)))
+        for at in range(0, span, lanes):
+            signed = load(row, (base + at,), lanes) * load(signs, (base + at,), lanes)
+            store(work, (at,), signed, lanes)
         stride = 1
         while stride < block:
-            vectors = _butterflies(vectors, stride, lanes)
+            _butterflies(work, span, stride, lanes)
             stride *= 2
-        for v, vector in enumerate(vectors):
-            store(row, (base + v * lanes,), vector, lanes)
+        for at in range(0, span, lanes):
+            store(row, (base + at,), load(work, (at,), lanes), lanes)
 
 
-def _butterflies(vectors: list[Expr], stride: int, lanes: int) -> list[Expr]:
+def _butterflies(work: Any, span: int, stride: int, lanes: int) -> None:
     if stride < lanes:
-        return [let(_within(v, stride, lanes)) for v in vectors]
-    step, out = stride // lanes, list(vectors)
-    for v in range(len(vectors)):
-        if not v & step:
-            top, bottom = vectors[v], vectors[v + step]
-            out[v], out[v + step] = let(top + bottom), let(top - bottom)
-    return out
+        for at in range(0, span, lanes):
+            store(work, (at,), _within(load(work, (at,), lanes), stride, lanes), lanes)
+        return
+    for at in range(0, span, lanes):
+        if not at & stride:
+            top, bottom = let(load(work, (at,), lanes)), let(load(work, (at + stride,), lanes))
+            store(work, (at,), top + bottom, lanes)
+            store(work, (at + stride,), top - bottom, lanes)
 
 
 def _within(x: Expr, stride: int, lanes: int) -> Expr:
