@@ -1,0 +1,95 @@
+"""What a target is: it builds an artefact from a spiking model, and loads one into something that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from sdc.ir.model import Model
+
+__all__ = ["BuildResult", "Progress", "Runner", "StatelessRunner", "Target"]
+
+# Called with what is being done, steps done, and steps in all.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a target wrote.
+
+    Attributes:
+        files: Paths below the output directory, in the order in which they were written.
+        manifest: Entries that the target's ``load`` wants to see again; plain JSON values.
+    """
+
+    files: tuple[Path, ...]
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Runner(Protocol):
+    """A loaded decoder with its state. One conversation at a time; not safe across threads."""
+
+    @property
+    def position(self) -> int:
+        """Tokens that the cache holds."""
+        ...
+
+    def reset(self) -> None:
+        """Forgets all tokens."""
+        ...
+
+    def prefill(self, tokens: NDArray | Sequence[int]) -> NDArray:
+        """Appends tokens [n] to the cache; returns the last one's logits [vocab], float32.
+
+        Raises:
+            NumericsError: A logit is NaN or infinite.
+            TargetError: The cache is too short.
+        """
+        ...
+
+    def decode(self, token: int) -> NDArray:
+        """Appends one token; returns its logits [vocab]. Raises as :meth:`prefill`."""
+        ...
+
+    def score(self, tokens: NDArray | Sequence[int]) -> NDArray:
+        """Appends tokens [n]; returns all their logits [n, vocab]. Raises as :meth:`prefill`."""
+        ...
+
+
+class StatelessRunner(Protocol):
+    """A loaded graph without state."""
+
+    def call(self, inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        """Runs the graph on arrays by input name; returns arrays by output name."""
+        ...
+
+
+class Target(Protocol):
+    """A back end."""
+
+    name: str
+
+    def build(self, model: Model, config: Any, out: Path, progress: Progress) -> BuildResult:
+        """Compiles a spiking model into files below ``out``, an existing directory.
+
+        Args:
+            model: After the spike rewrite.
+            config: The compile settings.
+            progress: Told of every step that may take a while.
+
+        Raises:
+            TargetError: The model holds something that this target cannot build.
+        """
+        ...
+
+    def load(self, artefact: Path, manifest: Mapping[str, Any]) -> Runner | StatelessRunner:
+        """Opens what :meth:`build` wrote (the caller has checked hashes).
+
+        Raises:
+            TargetError: This machine cannot run it.
+        """
+        ...
