@@ -1,0 +1,1 @@
+"""The neuromorphic instruction set, its assembler and its binary container (docs/isa.md)."""

@@ -1,0 +1,77 @@
+"""Programs as assembly text: stable, complete, and meant to be read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+
+from sdc.targets.neuro.isa.instruction import Instruction
+from sdc.targets.neuro.isa.program import HOST, CoreProgram, Program, Segment
+from sdc.targets.neuro.isa.table import VERSION
+
+__all__ = ["disassemble"]
+
+HEX_BYTES = 32  # of one line of data
+
+
+def disassemble(program: Program, cores: set[int] | None = None, data: bool = True) -> str:
+    """The program as text.
+
+    Args:
+        cores: Only these cores; all where None.
+        data: With memory contents, so that assembling gives the same program; else only their size and hash.
+    """
+    lines = [f".isa {VERSION[0]}.{VERSION[1]}", f".machine {json.dumps(program.machine)}"]
+    lines += [f".barrier {', '.join(map(str, group))}" for group in program.barriers]
+    for core in program.cores:
+        if cores is None or core.core in cores:
+            lines += ["", *_core(core, data)]
+    return "\n".join(lines) + "\n"
+
+
+def _core(core: CoreProgram, data: bool) -> Iterator[str]:
+    yield f".core {core.core} {json.dumps(core.name)}"
+    yield f".memory n {core.neuron_words}"
+    yield f".memory s {core.synapse_bytes}"
+    for number, route in enumerate(core.routes):
+        targets = ", ".join("host" if target == HOST else str(target) for target in route.targets)
+        yield f".route {number} tag {route.tag} to {targets}".rstrip()
+    for segment in core.segments:
+        yield from _segment(segment, data)
+    yield from _code(core)
+
+
+def _segment(segment: Segment, data: bool) -> Iterator[str]:
+    if not data:
+        digest = hashlib.sha256(segment.data).hexdigest()[:16]
+        yield f"; data {segment.memory} {segment.address:#x}: {len(segment.data)} bytes, sha256 {digest}..."
+        return
+    yield f".data {segment.memory} {segment.address:#x}"
+    for start in range(0, len(segment.data), HEX_BYTES):
+        yield f"    {segment.data[start : start + HEX_BYTES].hex()}"
+
+
+def _code(core: CoreProgram) -> Iterator[str]:
+    named: defaultdict[int, list[str]] = defaultdict(list)
+    for name, index in core.labels.items():
+        named[index].append(name)
+    first = {index: min(names) for index, names in named.items()}
+    yield ".code"
+    indent = 1
+    for index in range(len(core.code) + 1):
+        yield from (f"{name}:" for name in sorted(named.get(index, [])))
+        yield from (f";; {line}" for line in core.notes.get(index, "").splitlines())
+        if index == len(core.code):
+            return
+        instruction = core.code[index]
+        indent -= instruction.name == "endl" and indent > 1
+        yield "    " * indent + _instruction(instruction, first)
+        indent += instruction.name == "loop"
+
+
+def _instruction(instruction: Instruction, labels: dict[int, str]) -> str:
+    if instruction.name == "jump" and instruction.operands[0] in labels:
+        return f"{instruction.name:<8}{labels[int(str(instruction.operands[0]))]}"
+    return str(instruction)
