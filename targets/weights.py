@@ -77,13 +77,15 @@ def _header(params: Mapping[str, Param]) -> bytes:
 
 
 def map_weights(path: Path) -> dict[str, NDArray]:
-    """The tensors of a file written by :func:`write_weights`, memory-mapped and read-only.
+    """The tensors of a file written by :func:`write_weights`, memory-mapped.
+
+    The mapping is private (copy on write): DLPack hands on only writable memory, and nothing reaches the file.
 
     Raises:
         CorruptArtefactError: The file is not what its header says.
     """
     try:
-        raw = np.memmap(path, np.uint8, "r")
+        raw = np.memmap(path, np.uint8, "c")
         size = int.from_bytes(raw[:8].tobytes(), "little")
         header = json.loads(raw[8 : 8 + size].tobytes())
         start = 8 + size

@@ -62,10 +62,10 @@ class HeadsSpec:
 
 
 def encode_heads(spec: HeadsSpec, isa: Isa) -> tirx.PrimFunc:
-    """The kernel ``(x..., position[, cos, sin][, signs per part with a block], outputs per part)``.
+    """The kernel ``(x..., position[, cos, sin][, signs per part with a block], caches..., query, query_theta)``.
 
-    x [n, stride] float32, position int64 (). A query's outputs are counts [n, heads, d] int8 and theta
-    [n, heads] float32; a key's and a value's are their cache and its thresholds, written at position + i.
+    x [n, stride] float32, position int64 (). Keys and values are written to their cache and its thresholds at
+    position + i; a query's counts are [n, heads, d] int8, its theta [n, heads] float32.
     """
     return prim_func(spec.key(), lambda: _emit(spec, isa))
 
@@ -83,10 +83,13 @@ def _emit(spec: HeadsSpec, isa: Isa) -> None:
         shape = (spec.rotary.length, spec.rotary.half)
         tables = (declare("cos", shape, "float32"), declare("sin", shape, "float32"))
     signs = [declare(f"signs_{p.role}", (p.width,), "float32") if p.block else None for p in spec.parts]
-    outputs = [_outputs(part, spec, n) for part in spec.parts]
+    # Caches first: they are arguments that change in place, and the query's are fresh outputs.
+    order = sorted(range(len(spec.parts)), key=lambda i: spec.parts[i].role == "query")
+    outputs = {i: _outputs(spec.parts[i], spec, n) for i in order}
     with loop(n, parallel=spec.tokens != 1) as m:
         token = let(position[()] + m)
-        for part, sign, (counts, theta) in zip(spec.parts, signs, outputs, strict=True):
+        for i, part in enumerate(spec.parts):
+            sign, (counts, theta) = signs[i], outputs[i]
             with loop(part.heads) as h:
                 row = local(part.width, "float32")
                 _read(row, part, tensors[part.source.tensor], m, h, isa)

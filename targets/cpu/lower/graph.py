@@ -13,11 +13,14 @@ from sdc.ir.ops import is_op, shape_of
 
 __all__ = ["Graph", "reads", "rows_and_width"]
 
-_VIEWS = ("reshape", "squeeze", "expand_dims", "flatten")
+_VIEWS = ("reshape", "squeeze", "expand_dims", "flatten")  # of contiguous data
 
 
 class Graph:
     """Lookups on a straight-line function.
+
+    A reshape gives the same data another shape, and costs nothing. So producers and readers are those of a
+    tensor's :meth:`root`, the variable that all its views stem from.
 
     Raises:
         TargetError: The function has control flow.
@@ -27,48 +30,64 @@ class Graph:
         self.function = function
         self.num_input = int(function.attrs["num_input"])
         params = list(function.params)
-        self.inputs, self.weights = params[: self.num_input], params[self.num_input :]
-        self.is_weight = set(self.weights)
+        self.inputs, self.weights = params[: self.num_input], set(params[self.num_input :])
         self.bindings = [b for block in function.body.blocks for b in block.bindings]
         self.producer: dict[Any, Any] = {}
-        self.readers: dict[Any, list[Any]] = {}
+        self._roots: dict[Any, Any] = {}
         for binding in self.bindings:
             if isinstance(binding.value, relax.If | relax.Function):
                 raise TargetError(f"{binding.var.name}: control flow cannot be compiled; unroll it")
             self.producer[binding.var] = binding.value
-            for var in reads(binding.value):
-                self.readers.setdefault(var, []).append(binding.var)
-        self.outputs = self._outputs(function.body.body)
-        self.returned = set(self.outputs)
+            if any(is_op(binding.value, name) for name in _VIEWS):
+                self._roots[binding.var] = self.root(binding.value.args[0])
+            elif isinstance(binding.value, relax.Var):
+                self._roots[binding.var] = self.root(binding.value)
+        self.outputs = self._take_apart(function.body.body)
+        self.returned = {self.root(v) for v in self.outputs}
+        self.result_tuples = self._tuples(function.body.body)
+        self.readers: dict[Any, list[Any]] = {}
+        for binding in self.bindings:
+            if binding.var not in self._roots and binding.var not in self.result_tuples:
+                for var in dict.fromkeys(self.root(v) for v in reads(binding.value)):
+                    self.readers.setdefault(var, []).append(binding.var)
 
-    def _outputs(self, result: Any) -> list[Any]:
-        """The variables that the function returns; a tuple is taken apart."""
-        self.result = result
-        value = self.producer.get(result, result) if isinstance(result, relax.Var) else result
+    def root(self, var: Any) -> Any:
+        """The tensor whose data ``var`` has, in whatever shape."""
+        return self._roots.get(var, var)
+
+    def is_view(self, var: Any) -> bool:
+        """Whether ``var`` is another variable's data."""
+        return var in self._roots
+
+    def _take_apart(self, result: Any) -> list[Any]:
+        value = self.producer.get(result) if isinstance(result, relax.Var) else result
         if isinstance(value, relax.Var):
-            return self._outputs(value)
+            return self._take_apart(value)
         if isinstance(value, relax.Tuple):
-            return [v for field in value.fields for v in self._outputs(field)]
+            return [v for field in value.fields for v in self._take_apart(field)]
         return [result]
 
+    def _tuples(self, result: Any) -> set[Any]:
+        """Variables that only hold the tuple of the outputs: returning is not reading."""
+        found = set()
+        while isinstance(result, relax.Var) and isinstance(self.producer.get(result), relax.Var | relax.Tuple):
+            found.add(result)
+            result = self.producer[result]
+        return found
+
     def call(self, var: Any, *names: str) -> Any:
-        """The call that defines ``var``, if it is one of the named operations."""
-        value = self.producer.get(var) if isinstance(var, relax.Var) else None
+        """The call that computes ``var``'s data, if it is one of the named operations."""
+        value = self.producer.get(self.root(var)) if isinstance(var, relax.Var) else None
         return value if any(is_op(value, name) for name in names) else None
 
     def sole_reader(self, var: Any) -> Any:
         """The only variable computed from ``var``; None where there are more, or it is an output."""
-        readers = self.readers.get(var, [])
-        return readers[0] if len(readers) == 1 and var not in self.returned else None
-
-    def only_for(self, var: Any, reader: Any) -> bool:
-        """Whether nothing but ``reader`` needs ``var``."""
-        sole = self.sole_reader(var)
-        return sole is not None and sole.same_as(reader)
+        readers = self.readers.get(self.root(var), [])
+        return readers[0] if len(readers) == 1 and self.root(var) not in self.returned else None
 
     def item(self, var: Any) -> tuple[Any, int] | None:
         """(tuple variable, index) where ``var`` is an item of a tuple."""
-        value = self.producer.get(var) if isinstance(var, relax.Var) else None
+        value = self.producer.get(self.root(var)) if isinstance(var, relax.Var) else None
         return (value.tuple_value, int(value.index)) if isinstance(value, relax.TupleGetItem) else None
 
     def items(self, var: Any) -> dict[int, Any]:
@@ -80,21 +99,10 @@ class Graph:
                 found[int(value.index)] = reader
         return found
 
-    def is_view(self, var: Any) -> bool:
-        """Whether ``var`` is its argument in another shape."""
-        return self.call(var, *_VIEWS) is not None
-
-    def past_views(self, var: Any) -> tuple[Any, list[Any]]:
-        """The tensor that ``var`` is a chain of sole-reader views of, and the views on the way."""
-        passed = []
-        while self.is_view(var):
-            source = self.producer[var].args[0]
-            if not self.only_for(source, var):
-                passed.append(var)
-                return source, passed
-            passed.append(var)
-            var = source
-        return var, passed
+    def weight(self, var: Any) -> Any:
+        """``var`` where it is a weight as stored, else None."""
+        root = self.root(var) if isinstance(var, relax.Var) else None
+        return root if root in self.weights else None
 
 
 def reads(expr: Any) -> Sequence[Any]:

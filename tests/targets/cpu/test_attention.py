@@ -122,10 +122,10 @@ def test_heads_are_rotated_encoded_and_kept(width, interleaved, block, isa) -> N
     spec = HeadsSpec(tuple(parts), Rotary(slots, width // 4, interleaved), slots)
     layout = CacheLayout(kv_heads, slots, width)
     theta_shape = (layout.theta_shape, "float32")
-    out = [((n, heads, width), "int8"), ((n, heads), "float32")]
-    out += [(layout.key_shape, "uint8"), theta_shape, (layout.value_shape, "int8"), theta_shape]
+    out = [(layout.key_shape, "uint8"), theta_shape, (layout.value_shape, "int8"), theta_shape]
+    out += [((n, heads, width), "int8"), ((n, heads), "float32")]
     got = run_kernel(encode_heads(spec, isa), isa, x, np.array(position), cos, sin, signs, signs, out=out)
-    for part, counts_at in zip(parts, (0, 2, 4), strict=True):
+    for part, counts_at in zip(parts, (4, 0, 2), strict=True):
         rows = x[None, :, part.source.offset :][..., : part.heads * width].reshape(1, n, part.heads, width)
         if part.rotary:
             rows = ROTARY(rows, cos, sin, np.array(position), interleaved=interleaved)

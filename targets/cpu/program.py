@@ -1,0 +1,75 @@
+"""The functions of a CPU program, specialised and lowered for one instruction set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from sdc.errors import TargetError
+from sdc.ir.model import Model
+from sdc.targets.cpu.isa import Isa
+from sdc.targets.cpu.lower.lowering import Lowering, PackedWeights, State
+
+__all__ = ["CHUNK", "Lowered", "compile_module", "lower_model"]
+
+# Tokens that prefill and score take at once: enough to read each weight once for many, few enough to stay in cache.
+CHUNK = 128
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A lowered program.
+
+    Attributes:
+        module: Relax functions over kernels.
+        weights: The packed weights, in the order of the functions' last parameters.
+        states: The inputs that live between calls.
+        launches: Kernel calls per function.
+    """
+
+    module: tvm.IRModule
+    weights: PackedWeights
+    states: tuple[State, ...]
+    launches: dict[str, int]
+
+
+def lower_model(model: Model, isa: Isa) -> Lowered:
+    """``prefill``, ``score`` and ``decode`` of a decoder, or ``main`` of a stateless graph.
+
+    Raises:
+        TargetError: The module holds something that cannot be compiled.
+    """
+    weights = PackedWeights(model.params)
+    lowering = Lowering(isa, weights)
+    if model.info.kind == "decoder":
+        whole, single = _bound(model, {"batch": 1}), _bound(model, {"batch": 1, "seq": 1})
+        lowering.add("decode", single)
+        lowering.add("prefill", whole, last_only=True, bound=min(CHUNK, model.info.max_seq))
+        lowering.add("score", whole, bound=min(CHUNK, model.info.max_seq))
+    else:
+        lowering.add("main", model.module["main"])
+    return Lowered(lowering.builder.finalize(), weights, tuple(lowering.states), lowering.launches)
+
+
+def _bound(model: Model, sizes: dict[str, int]) -> relax.Function:
+    """The entry function with symbolic sizes replaced; the other sizes stay."""
+    function = model.module[model.entry]
+    names = {str(v.name): v for v in relax.analysis.free_symbolic_vars(function)}
+    names |= {str(v.name): v for v in relax.analysis.defined_symbolic_vars(function)}
+    present: dict[Any, int] = {names[k]: size for k, size in sizes.items() if k in names}
+    return function.bind_symbolic_vars(present) if present else function
+
+
+def compile_module(lowered: Lowered, isa: Isa) -> relax.VMExecutable:
+    """Machine code of a lowered program.
+
+    Raises:
+        TargetError: TVM cannot compile it.
+    """
+    try:
+        return tvm.compile(lowered.module, target=isa.target())
+    except tvm.error.TVMError as error:
+        raise TargetError(f"TVM could not compile the program for {isa.name}: {error}") from error

@@ -1,0 +1,218 @@
+"""Running a loaded CPU program: weights memory-mapped, caches in place, nothing allocated by us per token."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from tvm import relax
+
+from sdc.errors import NumericsError, TargetError
+from sdc.ir.model import Model
+from sdc.ir.ops import shape_of
+from sdc.targets.cpu.lower.lowering import State
+from sdc.targets.cpu.program import Lowered
+
+__all__ = ["DecoderRunner", "GraphRunner", "Signature"]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """How a program's functions are called: plain data, kept in the manifest.
+
+    Attributes:
+        inputs: Names and dtypes of run-time inputs that are no states.
+        weights: Names in the weights file, in the order of the parameters.
+        chunk: Most tokens per call.
+    """
+
+    kind: Literal["decoder", "stateless"]
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[str, ...]
+    states: tuple[State, ...]
+    weights: tuple[str, ...]
+    max_seq: int
+    vocab: int
+    chunk: int
+    launches: Mapping[str, int]
+
+    @staticmethod
+    def of(model: Model, lowered: Lowered, chunk: int) -> Signature:
+        """The signature of a lowered model."""
+        function = model.module[model.entry]
+        inputs = list(function.params)[: int(function.attrs["num_input"])]
+        plain = inputs[:2] if model.info.kind == "decoder" else inputs
+        names = tuple((str(v.name), str(v.ty.dtype)) for v in plain)
+        outputs = tuple(_output_names(function))
+        return Signature(
+            model.info.kind,
+            names,
+            outputs,
+            lowered.states if model.info.kind == "decoder" else (),
+            tuple(lowered.weights.params),
+            model.info.max_seq,
+            model.info.vocab,
+            min(chunk, model.info.max_seq) if model.info.kind == "decoder" else 0,
+            lowered.launches,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Signature:
+        """The inverse of :meth:`to_json`."""
+        states = tuple(State(s["name"], tuple(s["shape"]), s["dtype"], s["in_place"]) for s in data["states"])
+        inputs = tuple((name, dtype) for name, dtype in data["inputs"])
+        rest = {"inputs": inputs, "states": states}
+        rest |= {k: tuple(data[k]) for k in ("outputs", "weights")}
+        return Signature(**{**data, **rest})
+
+
+def _output_names(function: relax.Function) -> list[str]:
+    names = function.attrs.get("output_names") if function.attrs is not None else None
+    if names is not None:
+        return [str(n) for n in names]
+    ty = function.ret_ty
+    count = len(ty.fields) if isinstance(ty, tvm.ir.TupleType) else 1
+    return [f"output_{i}" for i in range(count)]
+
+
+def _machine(module: Any) -> relax.VirtualMachine:
+    """A virtual machine on as many threads as this process may use.
+
+    TVM counts half of an x86 machine's processors, taking them for hyper-threads, unless told.
+    """
+    os.environ.setdefault("TVM_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    return relax.VirtualMachine(module, tvm.cpu())
+
+
+def _tensors(signature: Signature, weights: Mapping[str, NDArray]) -> list[Any]:
+    """The weights as tensors on the mapped memory: no copy is made."""
+    return [tvm.runtime.from_dlpack(weights[name]) for name in signature.weights]
+
+
+def _check_finite(logits: NDArray) -> None:
+    # A sum is finite unless a term is not (or it overflows, which no logits do).
+    if not np.isfinite(logits.sum()):
+        raise NumericsError(
+            "logits", "a logit is NaN or infinite; the statistics run names the operation where it began"
+        )
+
+
+class DecoderRunner:
+    """See :class:`sdc.targets.base.Runner`."""
+
+    def __init__(self, module: Any, signature: Signature, weights: Mapping[str, NDArray]) -> None:
+        self._signature = signature
+        self._machine = _machine(module)
+        self._mapped = weights
+        self._weights = _tensors(signature, weights)
+        self._functions = {name: self._machine[name] for name in ("prefill", "decode", "score")}
+        # Views of tensors that every call reads: writing a number is all that a token costs in Python.
+        self._token_tensor = tvm.runtime.tensor(np.zeros((1, 1), np.int64))
+        self._position_tensor = tvm.runtime.tensor(np.zeros((), np.int64))
+        self._token = np.from_dlpack(self._token_tensor)
+        self._position = np.from_dlpack(self._position_tensor)
+        self._states = [tvm.runtime.tensor(np.zeros(s.shape, s.dtype)) for s in signature.states]
+
+    @property
+    def position(self) -> int:
+        """Tokens that the cache holds."""
+        return int(self._position)
+
+    def reset(self) -> None:
+        """Forgets all tokens."""
+        self._position[()] = 0
+
+    def prefill(self, tokens: NDArray | Sequence[int]) -> NDArray:
+        """Appends tokens [n]; the last one's logits [vocab]."""
+        logits = [self._run("prefill", chunk) for chunk in self._chunks(tokens)]
+        _check_finite(logits[-1])
+        return logits[-1][-1]
+
+    def decode(self, token: int) -> NDArray:
+        """Appends one token; its logits [vocab]."""
+        self._room(1)
+        self._token[0, 0] = self._known(np.asarray([token]))[0]
+        logits = self._call("decode", self._token_tensor, 1)
+        _check_finite(logits)
+        return logits[-1]
+
+    def score(self, tokens: NDArray | Sequence[int]) -> NDArray:
+        """Appends tokens [n]; all logits [n, vocab]."""
+        logits = np.concatenate([self._run("score", chunk) for chunk in self._chunks(tokens)])
+        _check_finite(logits)
+        return logits
+
+    def _chunks(self, tokens: NDArray | Sequence[int]) -> list[NDArray]:
+        array = np.asarray(tokens, np.int64).reshape(-1)
+        if not array.size:
+            raise TargetError("a prompt must hold at least one token")
+        self._room(array.size)
+        self._known(array)
+        step = self._signature.chunk
+        return [array[i : i + step] for i in range(0, array.size, step)]
+
+    def _known(self, tokens: NDArray) -> NDArray:
+        vocabulary = self._signature.vocab
+        if tokens.min() < 0 or tokens.max() >= vocabulary:
+            raise TargetError(f"token ids must lie within 0..{vocabulary - 1}, got {tokens.min()}..{tokens.max()}")
+        return tokens
+
+    def _room(self, count: int) -> None:
+        if self.position + count > self._signature.max_seq:
+            raise TargetError(
+                f"{self.position} + {count} tokens do not fit into a cache of {self._signature.max_seq}; "
+                "compile with a larger --max-seq"
+            )
+
+    def _run(self, name: str, tokens: NDArray) -> NDArray:
+        return self._call(name, tvm.runtime.tensor(tokens[None]), tokens.size)
+
+    def _call(self, name: str, tokens: Any, count: int) -> NDArray:
+        made = self._functions[name](tokens, self._position_tensor, *self._states, *self._weights)
+        if not isinstance(made, tvm.runtime.Tensor):
+            made, *states = made
+            fresh = iter(states)
+            kept = zip(self._states, self._signature.states, strict=True)
+            self._states = [old if s.in_place else next(fresh) for old, s in kept]
+        self._position += count
+        logits = made.numpy()
+        return logits.reshape(-1, logits.shape[-1])
+
+
+class GraphRunner:
+    """See :class:`sdc.targets.base.StatelessRunner`."""
+
+    def __init__(self, module: Any, signature: Signature, weights: Mapping[str, NDArray]) -> None:
+        self._signature = signature
+        self._machine = _machine(module)
+        self._mapped = weights
+        self._weights = _tensors(signature, weights)
+
+    def call(self, inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        """Runs the graph.
+
+        Raises:
+            TargetError: An input is missing or has another dtype.
+            NumericsError: An output is NaN or infinite.
+        """
+        tensors = []
+        for name, dtype in self._signature.inputs:
+            if name not in inputs or str(inputs[name].dtype) != dtype:
+                raise TargetError(f'input "{name}" must be given, as {dtype}')
+            tensors.append(tvm.runtime.tensor(np.asarray(inputs[name], order="C")))
+        made = self._machine["main"](*tensors, *self._weights)
+        results = [made] if isinstance(made, tvm.runtime.Tensor) else list(made)
+        arrays = dict(zip(self._signature.outputs, (r.numpy() for r in results), strict=True))
+        for name, array in arrays.items():
+            if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+                raise NumericsError(name, "the output holds NaN or infinite values")
+        return arrays

@@ -1,0 +1,70 @@
+"""The CPU target: builds fat artefacts for x86-64, and runs them."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sdc.ir.model import Model
+from sdc.targets.base import BuildResult, Progress, Runner, StatelessRunner
+from sdc.targets.cpu.isa import LEVELS, Isa, best_level
+from sdc.targets.cpu.library import load_objects, save_objects
+from sdc.targets.cpu.program import CHUNK, Lowered, compile_module, lower_model
+from sdc.targets.cpu.runner import DecoderRunner, GraphRunner, Signature
+from sdc.targets.weights import map_weights, write_weights
+
+__all__ = ["CpuTarget"]
+
+_WEIGHTS = "weights.safetensors"
+
+
+class CpuTarget:
+    """Compiles for all levels of x86-64 at once, or for what this machine is.
+
+    Args:
+        levels: Names of instruction-set levels to compile for (see :data:`sdc.targets.cpu.isa.LEVELS`);
+            None means all x86-64 levels on x86-64, and plain LLVM code elsewhere.
+    """
+
+    name = "cpu"
+
+    def __init__(self, levels: tuple[str, ...] | None = None) -> None:
+        self.levels = levels
+
+    def build(self, model: Model, config: Any, out: Path, progress: Progress) -> BuildResult:
+        """Writes ``LEVEL.N.o`` per level and ``weights.safetensors``."""
+        files: list[Path] = []
+        objects: dict[str, list[str]] = {}
+        levels = self._levels()
+        lowered: Lowered | None = None
+        for number, isa in enumerate(levels):
+            progress(f"compile for {isa.name}", number, len(levels))
+            lowered = lower_model(model, isa)
+            paths = save_objects(compile_module(lowered, isa), out, isa.name)
+            files += paths
+            objects[isa.name] = [p.name for p in paths]
+        progress("compile", len(levels), len(levels))
+        assert lowered is not None
+        write_weights(out / _WEIGHTS, lowered.weights.params, progress)
+        signature = Signature.of(model, lowered, CHUNK)
+        manifest = {"objects": objects, "weights": _WEIGHTS, "signature": signature.to_json()}
+        return BuildResult((*files, out / _WEIGHTS), manifest)
+
+    def load(self, artefact: Path, manifest: Mapping[str, Any]) -> Runner | StatelessRunner:
+        """Picks the best level that this machine has; ``manifest`` is :class:`BuildResult`'s."""
+        objects = manifest["objects"]
+        isa = best_level(tuple(objects))
+        module = load_objects([artefact / name for name in objects[isa.name]])
+        signature = Signature.from_json(manifest["signature"])
+        weights = map_weights(artefact / manifest["weights"])
+        if signature.kind == "decoder":
+            return DecoderRunner(module, signature, weights)
+        return GraphRunner(module, signature, weights)
+
+    def _levels(self) -> tuple[Isa, ...]:
+        if self.levels is not None:
+            return tuple(isa for isa in LEVELS if isa.name in self.levels)
+        on_x86 = platform.machine().lower() in ("x86_64", "amd64")
+        return tuple(isa for isa in LEVELS if isa.name.startswith("x86-64") == on_x86)

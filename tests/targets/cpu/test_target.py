@@ -1,0 +1,138 @@
+"""The CPU target end to end on a tiny spiking decoder, with the evaluator as the oracle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.cpu_kernels import every_isa
+from helpers.spiking_llama import SpikeOptions, spiking_llama, state_inputs
+from helpers.tiny_llama import tiny_llama
+
+from sdc.errors import NumericsError, TargetError
+from sdc.ir.evaluate import Evaluator
+from sdc.ir.model import Model
+from sdc.targets.base import BuildResult
+from sdc.targets.cpu import CpuTarget
+from sdc.targets.cpu.isa import best_level
+
+TOKENS = np.random.default_rng(4).integers(0, 64, 20)
+
+VARIANTS = {
+    "int8": (SpikeOptions(), {"bias": True}),
+    "int4": (SpikeOptions(levels=7, weight_bits=4, weight_group=8), {"head_dim": 16}),
+    "projected-heads": (SpikeOptions(group=0, head_block=8), {"tied": False, "kv_heads": 1}),
+    "many-levels": (SpikeOptions(levels=300, block=0), {}),
+}
+
+
+def quiet(_what: str, _done: int, _of: int) -> None:
+    """Progress that nobody reads."""
+
+
+def build(model: Model, folder: Path, *levels: str) -> BuildResult:
+    folder.mkdir(exist_ok=True)
+    return CpuTarget(levels or (best_level().name,)).build(model, None, folder, quiet)
+
+
+def load(result: BuildResult, folder: Path):
+    return CpuTarget().load(folder, json.loads(json.dumps(result.manifest)))
+
+
+def oracle(model: Model, tokens: np.ndarray) -> np.ndarray:
+    outputs = Evaluator(model).run("forward", tokens[None], np.array(0), *state_inputs(model))
+    return outputs[0][0]
+
+
+def assert_logits_agree(got: np.ndarray, want: np.ndarray) -> None:
+    """Equal to a few spikes: a float sum in another order may move a count that sits on a tie."""
+    spread = np.abs(want).max()
+    assert np.median(np.abs(got - want)) < 1e-5 * spread
+    assert np.abs(got - want).max() < 0.05 * spread
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def built(request, tmp_path_factory):
+    options, shape = VARIANTS[request.param]
+    model = spiking_llama(tiny_llama(**shape), options)
+    folder = tmp_path_factory.mktemp(request.param)
+    result = build(model, folder)
+    return model, load(result, folder), oracle(model, TOKENS)
+
+
+def test_score_gives_the_evaluators_logits(built) -> None:
+    _, runner, want = built
+    runner.reset()
+    assert_logits_agree(runner.score(TOKENS), want)
+    assert runner.position == len(TOKENS)
+
+
+def test_prefill_in_pieces_and_decode_give_what_the_whole_gives(built) -> None:
+    _, runner, _ = built
+    runner.reset()
+    whole = runner.score(TOKENS).copy()
+    runner.reset()
+    np.testing.assert_array_equal(runner.prefill(TOKENS[:7]), whole[6])
+    np.testing.assert_array_equal(runner.prefill(TOKENS[7:12]), whole[11])
+    for i in range(12, len(TOKENS)):
+        np.testing.assert_array_equal(runner.decode(int(TOKENS[i])), whole[i])
+
+
+@every_isa
+def test_every_instruction_set_agrees_with_the_evaluator(isa, tmp_path) -> None:
+    model = spiking_llama(tiny_llama(layers=1), SpikeOptions())
+    runner = load(build(model, tmp_path, isa.name), tmp_path)
+    assert_logits_agree(runner.score(TOKENS), oracle(model, TOKENS))
+
+
+def test_one_artefact_holds_all_levels_and_repeats_byte_for_byte(tmp_path) -> None:
+    model = spiking_llama(tiny_llama(layers=1), SpikeOptions())
+    first = CpuTarget().build(model, None, _folder(tmp_path / "a"), quiet)
+    again = CpuTarget().build(model, None, _folder(tmp_path / "b"), quiet)
+    assert [f.name for f in first.files] == [f.name for f in again.files]
+    assert len(first.manifest["objects"]) >= 1
+    for one, two in zip(first.files, again.files, strict=True):
+        assert one.read_bytes() == two.read_bytes(), one.name
+    assert first.manifest == again.manifest
+    assert load(first, tmp_path / "a").prefill(TOKENS[:3]).shape == (64,)
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def test_a_layer_takes_at_most_nine_kernels_when_its_linears_are_merged() -> None:
+    from sdc.targets.cpu.program import lower_model
+
+    def launches(layers: int) -> int:
+        model = spiking_llama(tiny_llama(layers=layers, head_dim=16), SpikeOptions())
+        return lower_model(model, best_level()).launches["decode"]
+
+    # q, k, v are three linears here, gate and up two: three launches more than when merged.
+    assert launches(3) - launches(2) - 3 <= 9
+
+
+def test_more_tokens_than_the_cache_holds_are_refused(built) -> None:
+    _, runner, _ = built
+    runner.reset()
+    with pytest.raises(TargetError, match=r"0 \+ 33 tokens do not fit into a cache of 32"):
+        runner.prefill(np.zeros(33, int))
+    with pytest.raises(TargetError, match="at least one token"):
+        runner.score([])
+    assert runner.position == 0
+
+
+def test_a_logit_that_is_no_number_is_an_error(tmp_path) -> None:
+    from sdc.ir.params import array_param
+
+    model = spiking_llama(tiny_llama(layers=1), SpikeOptions())
+    embedding = model.params["embed.weight"].value().copy()
+    embedding[5] = 3e38  # finite, but its norm overflows
+    model.params["embed.weight"] = array_param("embed.weight", embedding)
+    runner = load(build(model, tmp_path), tmp_path)
+    assert np.isfinite(runner.prefill([1, 2])).all()
+    with pytest.raises(NumericsError, match="NaN or infinite"):
+        runner.decode(5)
