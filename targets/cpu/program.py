@@ -69,7 +69,34 @@ def compile_module(lowered: Lowered, isa: Isa) -> relax.VMExecutable:
     Raises:
         TargetError: TVM cannot compile it.
     """
+    target = isa.target()
     try:
-        return tvm.compile(lowered.module, target=isa.target())
-    except tvm.error.TVMError as error:
+        return tvm.compile(lowered.module, target=target, relax_pipeline=_pipeline())
+    except (RuntimeError, ValueError, TypeError) as error:
         raise TargetError(f"TVM could not compile the program for {isa.name}: {error}") from error
+
+
+def _pipeline() -> tvm.transform.Pass:
+    """TVM's default build pipeline for Relax, with one difference.
+
+    Reshapes stay operations (the virtual machine makes them views), where the default first turns them into
+    loops and then looks for loops that only reshape, which it cannot do on kernels without blocks.
+    """
+    passes = relax.transform
+    return tvm.transform.Sequential(
+        [
+            relax.backend.DispatchSampling(),
+            relax.backend.DispatchSortScan(),
+            passes.LegalizeOps(skip_ops=["relax.reshape"]),
+            passes.ToNonDataflow(),
+            passes.RemovePurityChecking(),
+            passes.CallTIRRewrite(),
+            passes.StaticPlanBlockMemory(),
+            passes.LowerAllocTensor(),
+            passes.KillAfterLastUse(),
+            passes.LowerRuntimeBuiltin(),
+            passes.ComputePrimValue(),
+            passes.VMShapeLower(),
+            passes.AttachGlobalSymbol(),
+        ]
+    )

@@ -112,6 +112,7 @@ class _Body:
         self.owner, self.graph, self.last_only = owner, graph, last_only
         self.builder = owner.builder
         self.launches = 0
+        self.head_is_cut = False
         self.steps = self.match()
         self.needed = self.liveness()
         self.data: dict[Any, Any] = {}
@@ -219,9 +220,11 @@ class _Body:
     def result(self, index: int, var: Any) -> relax.Expr:
         if index or not self.last_only:
             return self.view(var, shape_of(var, "result"))
+        if self.head_is_cut:
+            return self.data[self.graph.root(var)]
         rows, width = rows_and_width(var)
         flat = self.view(var, [rows, width])
-        if str(flat.ty.shape.values[0]) == "1":
+        if _is_one(rows):
             return flat
         return self.builder.emit(relax.op.strided_slice(flat, [0], [rows - 1], [rows]))
 
@@ -262,7 +265,8 @@ class _Body:
         theta = self.view(step.theta, [rows, step.spec.theta_groups])
         is_logits = self.graph.root(self.graph.outputs[0]).same_as(step.out) and not step.spec.residual
         if self.last_only and is_logits and not _is_one(rows):
-            counts, theta, rows = self.last_rows(step, counts, theta, rows)
+            counts, theta, rows = self.last_rows(step, counts, theta)
+            self.head_is_cut = True
         spec = replace(step.spec, tokens=1 if _is_one(rows) else 0)
         shared = replace(step.spec, residual=False)
         weights, names = self.owner.weights, [str(self.graph.root(w).name) for w in (step.weight, step.scale)]
@@ -280,7 +284,7 @@ class _Body:
         kernel = self.owner.kernel(spec, spike_linear)
         self.data[step.out] = self.call(kernel, args, [([rows, spec.rows], "float32")])
 
-    def last_rows(self, step: Linear, counts: Any, theta: Any, rows: Any) -> tuple[Any, Any, Any]:
+    def last_rows(self, step: Linear, counts: Any, theta: Any) -> tuple[Any, Any, Any]:
         """Counts and thresholds of the last token only."""
         spec = step.spec
         key = LastRow(str(counts.ty.dtype), spec.width, spec.theta_groups)

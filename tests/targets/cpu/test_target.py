@@ -14,9 +14,11 @@ from helpers.tiny_llama import tiny_llama
 from sdc.errors import NumericsError, TargetError
 from sdc.ir.evaluate import Evaluator
 from sdc.ir.model import Model
+from sdc.ir.params import array_param
 from sdc.targets.base import BuildResult
 from sdc.targets.cpu import CpuTarget
 from sdc.targets.cpu.isa import best_level
+from sdc.targets.cpu.program import lower_model
 
 TOKENS = np.random.default_rng(4).integers(0, 64, 20)
 
@@ -105,8 +107,6 @@ def _folder(path: Path) -> Path:
 
 
 def test_a_layer_takes_at_most_nine_kernels_when_its_linears_are_merged() -> None:
-    from sdc.targets.cpu.program import lower_model
-
     def launches(layers: int) -> int:
         model = spiking_llama(tiny_llama(layers=layers, head_dim=16), SpikeOptions())
         return lower_model(model, best_level()).launches["decode"]
@@ -126,13 +126,19 @@ def test_more_tokens_than_the_cache_holds_are_refused(built) -> None:
 
 
 def test_a_logit_that_is_no_number_is_an_error(tmp_path) -> None:
-    from sdc.ir.params import array_param
-
     model = spiking_llama(tiny_llama(layers=1), SpikeOptions())
-    embedding = model.params["embed.weight"].value().copy()
-    embedding[5] = 3e38  # finite, but its norm overflows
-    model.params["embed.weight"] = array_param("embed.weight", embedding)
+    huge = np.full_like(model.params["head.scale"].value(), 3e38)
+    model.params["head.scale"] = array_param("head.scale", huge)
     runner = load(build(model, tmp_path), tmp_path)
-    assert np.isfinite(runner.prefill([1, 2])).all()
-    with pytest.raises(NumericsError, match="NaN or infinite"):
-        runner.decode(5)
+    for run in (lambda: runner.prefill([1, 2]), lambda: runner.decode(3), lambda: runner.score([4])):
+        with pytest.raises(NumericsError, match="NaN or infinite"):
+            run()
+
+
+def test_a_token_outside_the_vocabulary_is_refused(built) -> None:
+    _, runner, _ = built
+    runner.reset()
+    with pytest.raises(TargetError, match=r"must lie within 0\.\.63, got 64\.\.64"):
+        runner.decode(64)
+    with pytest.raises(TargetError, match=r"got -1\.\.3"):
+        runner.prefill([3, -1])
