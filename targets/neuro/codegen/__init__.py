@@ -1,0 +1,1 @@
+"""From spiking Relax modules to core programs."""

@@ -1,0 +1,125 @@
+"""Programs under construction: memory allocation, routes, labels, tags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdc.errors import TargetError
+from sdc.targets.neuro.isa.fields import Length, Operand, Ref
+from sdc.targets.neuro.isa.instruction import Instruction
+from sdc.targets.neuro.isa.program import CoreProgram, Program, Route, Segment
+
+__all__ = ["CoreBuilder", "ProgramBuilder"]
+
+TAGS = 1 << 12
+ALIGNMENT = 4  # bytes, so that words in the synapse memory are aligned
+
+
+@dataclass
+class CoreBuilder:
+    """One core's program, growing."""
+
+    core: int
+    name: str = ""
+    words_used: int = 0
+    bytes_used: int = 0
+    code: list[Instruction] = field(default_factory=list)
+    routes: dict[Route, int] = field(default_factory=dict)
+    segments: list[Segment] = field(default_factory=list)
+    labels: dict[str, int] = field(default_factory=dict)
+    notes: dict[int, str] = field(default_factory=dict)
+
+    def words(self, count: int) -> Ref:
+        """Room for ``count`` words of neuron memory."""
+        start, self.words_used = self.words_used, self.words_used + count
+        return Ref(start)
+
+    def bytes(self, count: int) -> Ref:
+        """Room for ``count`` bytes of synapse memory."""
+        start = self.bytes_used
+        self.bytes_used += -(-count // ALIGNMENT) * ALIGNMENT
+        return Ref(start)
+
+    def constant(self, array: NDArray, memory: Literal["n", "s"] = "n") -> Ref:
+        """Initial contents: an array of 4-byte elements in ``n``, of any type in ``s``."""
+        data = np.ascontiguousarray(array).tobytes()
+        place = self.words(len(data) // 4) if memory == "n" else self.bytes(len(data))
+        self.segments.append(Segment(memory, place.address, data))
+        return place
+
+    def emit(self, name: str, *operands: Operand) -> None:
+        """One more instruction; a plain integer where a length stands is that length."""
+        spec = Instruction(name).spec
+        fields = zip(spec.fields, operands, strict=True)
+        values = [
+            Length(value) if f.kind == "length" and isinstance(value, int) else value for f, value in fields
+        ]
+        self.code.append(Instruction(name, tuple(values)))
+
+    def route(self, tag: int, *targets: int) -> int:
+        """The number of a route, new or already there."""
+        return self.routes.setdefault(Route(tag, tuple(sorted(set(targets)))), len(self.routes))
+
+    def label(self, name: str) -> int:
+        """Puts a label before the next instruction; returns its index."""
+        self.labels[name] = len(self.code)
+        return len(self.code)
+
+    def note(self, text: str) -> None:
+        """Puts a remark before the next instruction."""
+        before = self.notes.get(len(self.code))
+        self.notes[len(self.code)] = text if before is None else f"{before}\n{text}"
+
+    def build(self) -> CoreProgram:
+        """The finished program."""
+        return CoreProgram(
+            self.core,
+            self.name,
+            self.words_used,
+            self.bytes_used,
+            tuple(self.code),
+            tuple(self.routes),
+            tuple(self.segments),
+            dict(self.labels),
+            dict(self.notes),
+        )
+
+
+@dataclass
+class ProgramBuilder:
+    """All cores. Every core's program is one endless loop, one turn per token."""
+
+    machine: str = ""
+    cores: dict[int, CoreBuilder] = field(default_factory=dict)
+    tags: int = 0
+
+    def core(self, number: int, name: str = "") -> CoreBuilder:
+        """A core's builder, opened with the head of its token loop where it is new."""
+        if number not in self.cores:
+            core = self.cores[number] = CoreBuilder(number, name)
+            core.label("token")
+        return self.cores[number]
+
+    def tag(self) -> int:
+        """A tag that nothing else uses.
+
+        Raises:
+            TargetError: All are used.
+        """
+        if self.tags == TAGS:
+            raise TargetError(
+                f"the program needs more than {TAGS} tags; merge linear layers or use fewer tiles"
+            )
+        self.tags += 1
+        return self.tags - 1
+
+    def build(self) -> Program:
+        """Closes the token loops."""
+        for core in self.cores.values():
+            core.emit("next")
+            core.emit("jump", core.labels["token"])
+        return Program(tuple(self.cores[number].build() for number in sorted(self.cores)), self.machine)

@@ -1,0 +1,234 @@
+"""One spiking linear layer: encode core -> multicast trains -> accumulate cores -> readout -> back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdc.errors import TargetError
+from sdc.ir.coding import time_steps
+from sdc.ir.model import Coding
+from sdc.targets.neuro.codegen.builder import CoreBuilder, ProgramBuilder
+from sdc.targets.neuro.isa.fields import Ref
+
+__all__ = ["Spikes", "SynapticLayer", "Tile", "emit_linear", "pack_rows", "tiles_by_memory"]
+
+
+@dataclass(frozen=True)
+class Spikes:
+    """Counts and thresholds in a core's neuron memory.
+
+    Attributes:
+        counts: int32 words [width].
+        theta: float32 words [width / group].
+        group: Channels that share a threshold.
+    """
+
+    counts: Ref
+    theta: Ref
+    width: int
+    group: int
+    levels: int
+    coding: Coding
+
+    @property
+    def steps(self) -> int:
+        """Time steps of a train."""
+        return time_steps(self.coding, self.levels)
+
+
+@dataclass(frozen=True)
+class SynapticLayer:
+    """Weights of one linear layer.
+
+    Attributes:
+        weight: int8 [N, K].
+        scale: float32 [N, Gw].
+        bias: float32 [N], or None.
+        group: Channels of one accumulator; G = K / group.
+        weight_bits: Bits of a stored weight: 2, 4 or 8.
+    """
+
+    name: str
+    weight: NDArray
+    scale: NDArray
+    bias: NDArray | None
+    group: int
+    weight_bits: int = 8
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The part of a weight matrix that one core keeps: rows [start, stop) by channels [first, last)."""
+
+    core: int
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+def tiles_by_memory(layer: SynapticLayer, budget: int, first_core: int) -> list[Tile]:
+    """A plain partition for lack of a mapping: tiles of at most ``budget`` bytes, on consecutive cores.
+
+    Rows are split first; where even one row is too long, its channels are split at group boundaries.
+    """
+    rows, width = layer.weight.shape
+    groups_per_tile = max(1, min(width // layer.group, budget * 8 // layer.weight_bits // layer.group))
+    channels = groups_per_tile * layer.group
+    height = max(1, min(rows, budget * 8 // layer.weight_bits // channels))
+    tiles: list[Tile] = []
+    for start in range(0, rows, height):
+        for first in range(0, width, channels):
+            core = first_core + len(tiles)
+            tiles.append(Tile(core, start, min(rows, start + height), first, min(width, first + channels)))
+    return tiles
+
+
+def emit_linear(
+    program: ProgramBuilder, source: CoreBuilder, spikes: Spikes, layer: SynapticLayer, tiles: Sequence[Tile]
+) -> Ref:
+    """Emits a layer on the core that holds its spikes and on its tiles' cores; returns where y [N] f32 lands.
+
+    Tiles of the same rows are a chain, channels ascending: each adds its groups to the sums of the one
+    before it, so that float32 rounding is that of ``sdc.readout``, whatever the partition.
+
+    Raises:
+        TargetError: The tiles do not cover the matrix, or cut through a group.
+    """
+    chains = _chains(layer, tiles)
+    trains, thetas, result = program.tag(), program.tag(), program.tag()
+    cores = [tile.core for tile in tiles]
+    if source.core in cores or len(set(cores)) != len(cores):
+        raise TargetError(f"{layer.name}: every tile needs a core of its own, apart from the encoding core")
+    source.note(f"{layer.name}: trains of {spikes.width} channels, {spikes.coding}, {spikes.steps} steps")
+    source.emit("sendw", spikes.theta, spikes.width // spikes.group, source.route(thetas, *cores), 0)
+    _send_parts(source, spikes, trains, tiles)
+    for chain in chains:
+        arrived: int | None = None
+        for tile in chain:
+            following = chain[chain.index(tile) + 1].core if tile is not chain[-1] else source.core
+            tag = program.tag() if tile is not chain[-1] else result
+            core = program.core(tile.core, f"{layer.name} rows {tile.start}..{tile.stop - 1}")
+            _emit_tile(core, spikes, layer, tile, (trains, thetas, arrived, tag), following)
+            arrived = tag
+    rows = layer.weight.shape[0]
+    y = source.words(rows)
+    source.emit("recvw", y, rows, result, len(chains))
+    return y
+
+
+def pack_rows(weight: NDArray, bits: int) -> NDArray:
+    """Rows of signed integers [K, N] as packed bytes [K, ceil(N bits / 8)] uint8, low bits first.
+
+    Raises:
+        TargetError: A weight does not fit into ``bits``.
+    """
+    low, high = -(1 << bits - 1), (1 << bits - 1) - 1
+    if weight.size and (weight.min() < low or weight.max() > high):
+        raise TargetError(f"weights {weight.min()}..{weight.max()} do not fit into {bits} bits")
+    if bits == 8:
+        return np.ascontiguousarray(weight.astype(np.int8)).view(np.uint8)
+    per_byte = 8 // bits
+    padded = np.pad(weight.astype(np.int8), ((0, 0), (0, -weight.shape[1] % per_byte)))
+    fields = (padded.view(np.uint8) & ((1 << bits) - 1)).reshape(len(weight), -1, per_byte)
+    shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(bits)
+    return np.bitwise_or.reduce(fields << shifts, axis=2).astype(np.uint8)
+
+
+def _chains(layer: SynapticLayer, tiles: Sequence[Tile]) -> list[list[Tile]]:
+    """Tiles by rows, each list with ascending channels."""
+    rows, width = layer.weight.shape
+    chains: dict[tuple[int, int], list[Tile]] = {}
+    for tile in sorted(tiles, key=lambda t: (t.start, t.first)):
+        chains.setdefault((tile.start, tile.stop), []).append(tile)
+    ends = [(0, 0), *chains]
+    gaps = any(a[1] != b[0] for a, b in pairwise(ends)) or ends[-1][1] != rows
+    for chain in chains.values():
+        edges = [0, *(tile.last for tile in chain)]
+        gaps |= edges[:-1] != [tile.first for tile in chain] or edges[-1] != width
+        gaps |= any(edge % layer.group for edge in edges)
+    if gaps:
+        raise TargetError(
+            f"{layer.name}: the tiles do not cover {rows} x {width} in whole groups of {layer.group}"
+        )
+    return list(chains.values())
+
+
+def _send_parts(source: CoreBuilder, spikes: Spikes, tag: int, tiles: Sequence[Tile]) -> None:
+    """Every slice of channels goes to the cores with weights for it; axons count from the slice's start."""
+    parts: dict[tuple[int, int], list[int]] = {}
+    for tile in tiles:
+        parts.setdefault((tile.first, tile.last), []).append(tile.core)
+    source.emit("loop", spikes.steps)
+    for (first, last), cores in sorted(parts.items()):
+        counts = Ref(spikes.counts.address + first, spikes.counts.base)
+        source.emit("send", counts, last - first, spikes.coding, source.route(tag, *cores), 0)
+    source.emit("endl")
+
+
+def _emit_tile(
+    core: CoreBuilder,
+    spikes: Spikes,
+    layer: SynapticLayer,
+    tile: Tile,
+    tags: tuple[int, int, int | None, int],
+    following: int,
+) -> None:
+    trains, thetas, partial, result = tags
+    rows, groups = tile.stop - tile.start, (tile.last - tile.first) // layer.group
+    packed = pack_rows(layer.weight[tile.start : tile.stop, tile.first : tile.last].T, layer.weight_bits)
+    synapses = core.constant(packed, "s")
+    acc, y = core.words(groups * rows), core.words(rows)
+    theta = core.words(spikes.width // spikes.group)
+    bits = str(layer.weight_bits)
+    core.note(f"{layer.name} rows {tile.start}..{tile.stop - 1}, channels {tile.first}..{tile.last - 1}")
+    core.emit("slot", 0, synapses, packed.shape[1], rows, layer.group, bits, acc)
+    core.emit("fill", acc, 0.0, groups * rows)
+    core.emit("loop", spikes.steps)
+    core.emit("accum", trains, 0, spikes.coding, 1)
+    core.emit("endl")
+    core.emit("recvw", theta, spikes.width // spikes.group, thetas, 1)
+    if partial is None:
+        core.emit("fill", y, 0.0, rows)
+    else:
+        core.emit("recvw", y, rows, partial, 1)
+    _emit_readout(core, spikes, layer, tile, (acc, y, theta))
+    if layer.bias is not None and tile.last == layer.weight.shape[1]:
+        bias = core.constant(layer.bias[tile.start : tile.stop].astype(np.float32))
+        core.emit("vadd", y, y, bias, rows)
+    last = tile.last == layer.weight.shape[1]
+    core.emit("sendw", y, rows, core.route(result, following), tile.start if last else 0)
+
+
+def _emit_readout(
+    core: CoreBuilder, spikes: Spikes, layer: SynapticLayer, tile: Tile, places: tuple[Ref, Ref, Ref]
+) -> None:
+    """The tile's groups, ascending; a hardware loop where thresholds and scales advance by group or never."""
+    acc, y, theta = places
+    rows, total = tile.stop - tile.start, layer.weight.shape[1] // layer.group
+    first, groups = tile.first // layer.group, (tile.last - tile.first) // layer.group
+    thetas, scales = spikes.width // spikes.group, layer.scale.shape[1]
+    scale = core.constant(layer.scale[tile.start : tile.stop].T.astype(np.float32))
+    if groups > 1 and thetas in (1, total) and scales in (1, total):
+        steps = (rows, int(thetas == total), rows if scales == total else 0)
+        bases = (0, first * steps[1], first * steps[2])
+        for register, base in zip((1, 2, 3), bases, strict=True):
+            core.emit("base", register, base)
+        core.emit("loop", groups)
+        core.emit("readout", y, Ref(acc.address, 1), Ref(theta.address, 2), Ref(scale.address, 3), rows)
+        for register, step in zip((1, 2, 3), steps, strict=True):
+            core.emit("adv", register, step)
+        core.emit("endl")
+        return
+    for g in range(first, first + groups):
+        here = Ref(acc.address + (g - first) * rows)
+        limit, factor = (
+            Ref(theta.address + g * thetas // total),
+            Ref(scale.address + g * scales // total * rows),
+        )
+        core.emit("readout", y, here, limit, factor, rows)

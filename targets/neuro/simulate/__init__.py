@@ -1,0 +1,1 @@
+"""Simulators of core programs: functional (bit-exact), timing and energy."""

@@ -1,0 +1,140 @@
+"""Spikes: sending trains and words, receiving them, adding synapse rows to accumulators, reading out."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdc.targets.neuro.isa.fields import Length, Ref
+from sdc.targets.neuro.simulate.core import Core, Loop, Slot
+from sdc.targets.neuro.simulate.network import Message, concatenate
+
+__all__ = ["accum", "readout", "recvw", "send", "sendw", "slot"]
+
+
+def slot(
+    core: Core, number: int, rows: Ref, stride: int, outputs: Length, group: int, bits: str, acc: Ref
+) -> None:
+    """Sets a synapse descriptor."""
+    if group == 0:
+        raise core.error("RANGE: a group has at least one channel")
+    core.slots[number] = Slot(rows.address + core.bases[rows.base], stride, outputs, group, int(bits), acc)
+
+
+def send(core: Core, counts: Ref, length: Length, coding: str, route: int, index: int) -> None:
+    """Sends the spikes of the present time step."""
+    count = core.length(length)
+    values = core.i[core.words(counts, count)]
+    axons = np.flatnonzero(_fires(values, coding, core.loop))
+    negative = values[axons] < 0 if coding != "binary" else np.zeros(len(axons), bool)
+    core.events["sent"] += len(axons)
+    core.post(core, core.route(route), Message("spike", axons + index, negative))
+
+
+def accum(core: Core, tag: int, number: int, coding: str, sources: int) -> bool:
+    """Takes one step's spikes and adds their synapse rows; False where a sender's marker is still missing."""
+    loop, synapse = core.loop, core.slot(number)
+    messages = _take(core, tag, sources, "spike")
+    if messages is None:
+        return False
+    index, negative = concatenate(messages)
+    core.events["spikes"] += len(index)
+    if len(index):
+        outputs = core.length(synapse.outputs)
+        core.events["synops"] += len(index) * outputs
+        weight = _step_weight(coding, loop)
+        for group, start, end, order in _by_group(index, synapse.group):
+            rows = _rows(core, synapse, index[order[start:end]], outputs)
+            sums = _signed_sum(rows, negative[order[start:end]])
+            base = Ref(synapse.acc.address + group * outputs, synapse.acc.base)
+            core.i[core.words(base, outputs)] += np.int32(weight) * sums
+    return True
+
+
+def sendw(core: Core, source: Ref, length: Length, route: int, index: int) -> None:
+    """Sends words."""
+    count = core.length(length)
+    words = core.n[core.words(source, count)].copy()
+    core.post(core, core.route(route), Message("word", np.arange(count) + index, words))
+
+
+def recvw(core: Core, target: Ref, length: Length, tag: int, sources: int) -> bool:
+    """Takes one vector of words; False where a sender's marker is still missing."""
+    messages = _take(core, tag, sources, "word")
+    if messages is None:
+        return False
+    count = core.length(length)
+    index, words = concatenate(messages)
+    seen = np.bincount(index, minlength=count)
+    if len(seen) > count or (seen != 1).any():
+        wrong = int(np.flatnonzero(np.append(seen[:count] != 1, len(seen) > count))[0])
+        raise core.error(f"MESSAGE: tag {tag}: word {wrong} of {count} came twice, is missing or is beyond")
+    core.n[core.words(target, count)][index] = words
+    return True
+
+
+def readout(core: Core, y: Ref, acc: Ref, theta: Ref, scale: Ref, length: Length) -> None:
+    """Adds one group's accumulators, scaled."""
+    count = core.length(length)
+    factor = core.f[core.words(theta, 1)] * core.f[core.words(scale, count)]
+    core.f[core.words(y, count)] += factor * core.i[core.words(acc, count)].astype(np.float32)
+    core.events["readouts"] += count
+
+
+def _take(core: Core, tag: int, sources: int, kind: str) -> list[Message] | None:
+    try:
+        messages = core.inbox.take(tag, sources)
+    except ValueError as error:
+        raise core.error(f"MESSAGE: {error}") from error
+    if messages is not None and any(message.kind != kind for message in messages):
+        raise core.error(f"MESSAGE: tag {tag}: expected {kind} packets")
+    return messages
+
+
+def _fires(values: NDArray, coding: str, loop: Loop) -> NDArray:
+    step = loop.iteration
+    if coding == "ternary":
+        return np.abs(values) > step
+    if coding == "bitwise":
+        return (np.abs(values) >> step) & 1 > 0
+    half = loop.count // 2
+    return values > step if step < half else -values > step - half
+
+
+def _step_weight(coding: str, loop: Loop) -> int:
+    if coding == "bitwise":
+        return 1 << loop.iteration
+    return -1 if coding == "binary" and loop.iteration >= loop.count // 2 else 1
+
+
+def _by_group(index: NDArray, group: int) -> list[tuple[int, int, int, NDArray]]:
+    """(group, start, end, order): the runs of spikes that feed one group, in the order of axons."""
+    order = np.argsort(index, kind="stable")
+    groups = index[order] // group
+    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
+    ends = np.r_[starts[1:], len(groups)]
+    return [(int(groups[a]), int(a), int(b), order) for a, b in zip(starts, ends, strict=True)]
+
+
+def _rows(core: Core, synapse: Slot, axons: NDArray, outputs: int) -> NDArray:
+    """Fetches the weight rows of axons: [spikes, outputs], signed."""
+    size = (outputs * synapse.bits + 7) // 8
+    last = int(axons.max())
+    window = core.s[core.bytes(Ref(synapse.rows), last * synapse.stride + size)]
+    rows = np.lib.stride_tricks.as_strided(window, (last + 1, size), (synapse.stride, 1), writeable=False)
+    packed: NDArray = rows[axons]
+    if synapse.bits == 8:
+        return packed.view(np.int8)
+    if synapse.bits == 16:
+        return packed.view("<i2")
+    per_byte = 8 // synapse.bits
+    shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(synapse.bits)
+    high = np.uint8(8 - synapse.bits)
+    fields = (packed[..., None] >> shifts << high).view(np.int8) >> high.astype(np.int8)
+    return fields.reshape(len(packed), -1)[:, :outputs]
+
+
+def _signed_sum(rows: NDArray, negative: NDArray) -> NDArray:
+    """Additions and subtractions of rows, int32 [outputs]."""
+    added = np.add.reduce(rows[~negative], axis=0, dtype=np.int32)
+    return added - np.add.reduce(rows[negative], axis=0, dtype=np.int32)
