@@ -103,6 +103,8 @@ class _Rewrite:
             return self.append(value)
         if is_op(value, "sdc.attention"):
             return self.attention(value)
+        if isinstance(value, relax.TupleGetItem):
+            return self.bb.emit(relax.TupleGetItem(self.new(value.tuple_value), value.index))
         if isinstance(value, relax.Call):
             return self.bb.emit(relax.Call(value.op, [self.new(a) for a in value.args], value.attrs))
         return self.new(value)
