@@ -5,21 +5,23 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from sdc.frontends.gguf.reader import GgufModel, LlamaFacts, open_gguf
+from sdc.frontends.gguf.layout import LlamaFacts
+from sdc.frontends.gguf.reader import GgufModel, open_gguf
 from sdc.frontends.gguf.tokenizer import save_tokenizer
 
 __all__ = ["to_onnx"]
 
 OPSET = 24
-IR_VERSION = 11  # the first with opset 24 (ONNX 1.19 release notes)
+IR_VERSION = 12  # the one that came with opset 24 (onnx.helper.VERSION_TABLE)
 ALIGNMENT = 4096  # so that runtimes can map each tensor
 
 Progress = Callable[[int, int], None]
@@ -42,18 +44,19 @@ def to_onnx(
 
     Raises:
         InvalidModelError: The file is damaged or incomplete.
-        ModelError: Architecture, rotary scaling or tokenizer are not supported.
+        ModelError: Architecture, rotary scaling, a tensor or the tokenizer are not supported.
     """
     source, out = open_gguf(gguf), Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
+        save_tokenizer(source, scratch)  # first, as it fails early where the kind is not supported
         data = f"{out.stem}.data"
         with (scratch / data).open("wb") as file:
             writer = _Writer(source, file, data, progress)
             model = writer.model(past)
         onnx.save(model, scratch / out.name)
-        save_tokenizer(source, scratch)
+        out.unlink(missing_ok=True)  # from here on no older graph stands beside newer weights
         for path in sorted(scratch.iterdir(), key=lambda p: p.name == out.name):
             path.replace(out.parent / path.name)
     finally:
@@ -69,7 +72,7 @@ class _Writer:
         self.facts: LlamaFacts = source.facts
         self.file, self.location = file, location
         self.progress, self.written = progress, 0
-        self.total = 9 * self.facts.layers + (5 if source.has("output.weight") else 4)
+        self.total = len(source) - source.has("rope_freqs.weight") + 2  # and the rotary tables
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
 
@@ -94,7 +97,8 @@ class _Writer:
             producer_name="sdc.frontends.gguf",
             ir_version=IR_VERSION,
         )
-        helper.set_model_props(model, {"name": f.name, "context_length": str(f.context)})
+        facts = {key: str(value) for key, value in asdict(f).items()}
+        helper.set_model_props(model, {"architecture": "llama", **facts})
         return model
 
     def layer(
@@ -102,28 +106,28 @@ class _Writer:
     ) -> tuple[str, list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
         f, to, blk = self.facts, f"model.layers.{i}", f"blk.{i}"
         h = self.norm(x, f"{to}.input_layernorm", f"{blk}.attn_norm.weight")
-        q = self.linear(h, f"{to}.self_attn.q_proj", f"{blk}.attn_q.weight", rotary_heads=f.heads)
-        k = self.linear(h, f"{to}.self_attn.k_proj", f"{blk}.attn_k.weight", rotary_heads=f.kv_heads)
-        v = self.linear(h, f"{to}.self_attn.v_proj", f"{blk}.attn_v.weight")
+        q = self.linear(h, f"{to}.self_attn.q_proj", f"{blk}.attn_q", rotary_heads=f.heads)
+        k = self.linear(h, f"{to}.self_attn.k_proj", f"{blk}.attn_k", rotary_heads=f.kv_heads)
+        v = self.linear(h, f"{to}.self_attn.v_proj", f"{blk}.attn_v")
         q = self.rotary(q, f"{to}.self_attn.q_rotary", f.heads)
         k = self.rotary(k, f"{to}.self_attn.k_rotary", f.kv_heads)
         a, extra_in, extra_out = self.attention(i, q, k, v, past)
-        o = self.linear(a, f"{to}.self_attn.o_proj", f"{blk}.attn_output.weight")
+        o = self.linear(a, f"{to}.self_attn.o_proj", f"{blk}.attn_output")
         x = self.node("Add", [x, o], f"{to}.attention_residual")
         h = self.norm(x, f"{to}.post_attention_layernorm", f"{blk}.ffn_norm.weight")
-        gate = self.linear(h, f"{to}.mlp.gate_proj", f"{blk}.ffn_gate.weight")
-        up = self.linear(h, f"{to}.mlp.up_proj", f"{blk}.ffn_up.weight")
+        gate = self.linear(h, f"{to}.mlp.gate_proj", f"{blk}.ffn_gate")
+        up = self.linear(h, f"{to}.mlp.up_proj", f"{blk}.ffn_up")
         sigmoid = self.node("Sigmoid", [gate], f"{to}.mlp.sigmoid")
         silu = self.node("Mul", [gate, sigmoid], f"{to}.mlp.silu")
         product = self.node("Mul", [silu, up], f"{to}.mlp.product")
-        down = self.linear(product, f"{to}.mlp.down_proj", f"{blk}.ffn_down.weight")
+        down = self.linear(product, f"{to}.mlp.down_proj", f"{blk}.ffn_down")
         return self.node("Add", [x, down], f"{to}.mlp_residual"), extra_in, extra_out
 
     def attention(
         self, i: int, q: str, k: str, v: str, past: bool
     ) -> tuple[str, list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
         f, name = self.facts, f"model.layers.{i}.self_attn"
-        attrs = {"is_causal": 1, "q_num_heads": f.heads, "kv_num_heads": f.kv_heads}
+        attrs: dict[str, Any] = {"is_causal": 1, "q_num_heads": f.heads, "kv_num_heads": f.kv_heads}
         if not past:
             return self.node("Attention", [q, k, v], name, **attrs), [], []
         old = [f"past_key_values.{i}.{kind}" for kind in ("key", "value")]
@@ -157,9 +161,15 @@ class _Writer:
         self.node("Expand", ["position_rows", "ids_shape"], "position_ids")
 
     def tables(self) -> None:
-        """cos, sin [context, rope_dim / 2] of p / base^(2 i / dim) (arXiv 2104.09864, section 3.2.2)."""
+        """cos, sin [context, rope_dim / 2] of p / base^(2 i / dim) (arXiv 2104.09864, section 3.2.2).
+
+        The file's own divisors of the frequencies come with them, as in ``ggml_rope_ext`` of ggml.
+        """
         f = self.facts
         inverse = 1.0 / f.rope_base ** (np.arange(0, f.rope_dim, 2, dtype=np.float64) / f.rope_dim)
+        inverse /= f.rope_factor
+        if self.source.has("rope_freqs.weight"):
+            inverse /= self.source.tensor("rope_freqs.weight")
         angles = np.arange(f.context, dtype=np.float64)[:, None] * inverse
         self.store("rotary.cos", np.cos(angles).astype(np.float32))
         self.store("rotary.sin", np.sin(angles).astype(np.float32))
@@ -170,15 +180,23 @@ class _Writer:
         return self.node("RMSNormalization", [x, f"{name}.weight"], name, axis=-1, epsilon=epsilon)
 
     def linear(self, x: str, name: str, tensor: str, rotary_heads: int = 0) -> str:
-        weight = self.source.tensor(tensor)
+        """x @ W^T (+ bias); the rows of a weight whose output is rotated are put into ONNX's order."""
+        weight = self.source.tensor(f"{tensor}.weight")
         if rotary_heads:
-            weight = _half_split(weight, rotary_heads)
+            weight = _half_split(weight, rotary_heads, self.facts.rope_dim)
         self.store(f"{name}.weight", np.ascontiguousarray(weight.T))
-        return self.node("MatMul", [x, f"{name}.weight"], name)
+        if not self.source.has(f"{tensor}.bias"):
+            return self.node("MatMul", [x, f"{name}.weight"], name)
+        bias = self.source.tensor(f"{tensor}.bias")
+        if rotary_heads:
+            bias = _half_split(bias, rotary_heads, self.facts.rope_dim)
+        self.store(f"{name}.bias", bias)
+        product = self.node("MatMul", [x, f"{name}.weight"], f"{name}.product")
+        return self.node("Add", [product, f"{name}.bias"], name)
 
     def rotary(self, x: str, name: str, heads: int) -> str:
         f = self.facts
-        attrs = {"num_heads": heads, "interleaved": 0}
+        attrs: dict[str, Any] = {"num_heads": heads, "interleaved": 0}
         if f.rope_dim != f.head_dim:
             attrs["rotary_embedding_dim"] = f.rope_dim
         return self.node("RotaryEmbedding", [x, "rotary.cos", "rotary.sin", "position_ids"], name, **attrs)
@@ -190,7 +208,7 @@ class _Writer:
         tied = self.node("Transpose", ["model.embed_tokens.weight"], "lm_head.tied", perm=[1, 0])
         return self.node("MatMul", [x, tied], "lm_head", output="logits")
 
-    def node(self, op: str, inputs: list[str], name: str, output: str | None = None, **attrs: object) -> str:
+    def node(self, op: str, inputs: list[str], name: str, output: str | None = None, **attrs: Any) -> str:
         out = output or name
         self.nodes.append(helper.make_node(op, inputs, [out], name=name, **attrs))
         return out
@@ -221,10 +239,12 @@ def _info(name: str, kind: int, shape: list[object]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def _half_split(weight: NDArray, heads: int) -> NDArray:
-    """Undoes llama.cpp's order of rotary channels: pairs (2i, 2i + 1) become (i, i + d/2).
+def _half_split(weight: NDArray, heads: int, rotary: int) -> NDArray:
+    """Undoes llama.cpp's order of rotary channels: pairs (2i, 2i + 1) become (i, i + rotary / 2).
 
-    Source: ``permute`` in llama.cpp's convert_hf_to_gguf.py, of which this is the inverse.
+    Only the first ``rotary`` channels of a head turn. Source: ``permute`` in llama.cpp's
+    convert_hf_to_gguf.py, of which this is the inverse.
     """
-    rows, width = weight.shape
-    return weight.reshape(heads, rows // heads // 2, 2, width).swapaxes(1, 2).reshape(rows, width)
+    by_head = weight.reshape(heads, weight.shape[0] // heads, -1)
+    turned = [by_head[:, 0:rotary:2], by_head[:, 1:rotary:2], by_head[:, rotary:]]
+    return np.concatenate(turned, axis=1).reshape(weight.shape)

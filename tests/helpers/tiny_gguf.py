@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 
 HIDDEN, HEADS, KV, DIM, FFN, VOCAB, LAYERS = 64, 4, 2, 16, 96, 40, 2
+ADD = {str: "add_string", bool: "add_bool", int: "add_uint32", float: "add_float32", list: "add_array"}
 TOKENS = [
     "<|end|>",
     "<|user|>",
@@ -26,9 +29,29 @@ def write_tiny_gguf(
     tied: bool = True,
     quantised: bool = False,
     tokens: bool = True,
+    biases: bool = False,
+    rope_dim: int = DIM,
+    rope_freqs: bool = False,
     architecture: str = "llama",
+    extra: Mapping[str, tuple[int, ...]] | None = None,
+    without: Collection[str] = (),
+    metadata: Mapping[str, Any] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Writes the file and returns its tensors as a reader should see them, by GGUF name."""
+    """Writes the file and returns its tensors as a reader should see them, by GGUF name.
+
+    Args:
+        path: The file.
+        tied: Leave the head out.
+        quantised: Store matrices as Q8_0 and Q4_1.
+        tokens: Add a tokenizer.
+        biases: Give every linear layer one.
+        rope_dim: How many channels of a head turn.
+        rope_freqs: Add divisors of the rotary frequencies.
+        architecture: What the file calls itself.
+        extra: More tensors, or other shapes for those there are.
+        without: Tensors to leave out.
+        metadata: More values, or others for those there are.
+    """
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("tiny")
     writer.add_block_count(LAYERS)
@@ -39,11 +62,20 @@ def write_tiny_gguf(
     writer.add_head_count_kv(KV)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10000.0)
-    writer.add_rope_dimension_count(DIM)
+    writer.add_rope_dimension_count(rope_dim)
     if tokens:
         _add_tokenizer(writer)
+    for key, value in (metadata or {}).items():
+        writer.kv_data[0].pop(key, None)
+        getattr(writer, ADD[type(value)])(key, value)
     stored = {}
-    for name, shape in _shapes(tied).items():
+    shapes = _shapes(tied, biases)
+    if rope_freqs:
+        shapes["rope_freqs.weight"] = (rope_dim // 2,)
+    shapes |= extra or {}
+    for name, shape in shapes.items():
+        if name in without:
+            continue
         stored[name] = _add_tensor(writer, name, shape, quantised)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -52,7 +84,7 @@ def write_tiny_gguf(
     return stored
 
 
-def _shapes(tied: bool) -> dict[str, tuple[int, ...]]:
+def _shapes(tied: bool, biases: bool) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
         "token_embd.weight": (VOCAB, HIDDEN),
         "output_norm.weight": (HIDDEN,),
@@ -72,6 +104,8 @@ def _shapes(tied: bool) -> dict[str, tuple[int, ...]]:
             "ffn_down": (HIDDEN, FFN),
         }
         shapes |= {f"blk.{i}.{k}.weight": s for k, s in block.items()}
+        if biases:
+            shapes |= {f"blk.{i}.{k}.bias": s[:1] for k, s in block.items() if len(s) > 1}
     return shapes
 
 
