@@ -1,1 +1,36 @@
+"""Rewrites every flavour of ONNX model into one canonical form: standard operations of opset 23.
 
+One idea, one file; :func:`normalise` holds the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+from onnxscript.rewriter.onnx_fusions import fuse
+
+from sdc.frontends.onnx.normalise.attention import fuse_attention
+from sdc.frontends.onnx.normalise.float_casts import drop_float_casts
+from sdc.frontends.onnx.normalise.repeat_heads import drop_repeated_heads
+
+__all__ = ["normalise"]
+
+OPSET = 23  # the first with RMSNormalization, RotaryEmbedding and Attention
+
+
+def normalise(model: ir.Model) -> Mapping[str, int]:
+    """Rewrites the model in place.
+
+    Returns:
+        How many matches each rule had.
+    """
+    counts = {"float casts": drop_float_casts(model)}
+    common.InlinePass()(model)
+    model.opset_imports[""] = OPSET
+    counts |= fuse(model)
+    counts["Attention"] = fuse_attention(model)
+    counts["repeated heads"] = drop_repeated_heads(model)
+    common.RemoveUnusedNodesPass()(model)
+    return counts

@@ -1,0 +1,149 @@
+"""Puts the lifted expressions into a function: ``forward`` for a decoder, ``main`` for anything else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+from tvm import relax, tirx
+
+from sdc.errors import InvalidModelError
+from sdc.frontends.onnx.lift.attention import NotCausalError
+from sdc.frontends.onnx.lift.lifter import Decoding, Lifter
+from sdc.frontends.onnx.lift.values import Past, Structural
+from sdc.ir.model import Model, ModelInfo
+
+__all__ = ["lift"]
+
+TOKEN_INPUTS = ("input_ids", "tokens", "input")
+
+
+def lift(model: ir.Model, info: ModelInfo) -> Model:
+    """Lifts a normalised model.
+
+    Raises:
+        UnsupportedOpError: Operations without a rule; all are listed.
+        InvalidModelError: Shapes do not fit together.
+    """
+    tokens = _token_input(model)
+    if tokens is not None and any(n.op_type == "Attention" for n in model.graph):
+        try:
+            return _lift_decoder(model, info, tokens)
+        except NotCausalError:
+            pass  # an encoder over tokens: no cache, every token sees every other
+    return _lift_stateless(model, info)
+
+
+def _token_input(model: ir.Model) -> ir.Value | None:
+    """The input that holds token ids, where the graph is a language model with logits as first output."""
+    logits = model.graph.outputs[0]
+    if logits.shape is not None and len(logits.shape) != 3:
+        return None
+    for value in model.graph.inputs:
+        integer = value.dtype in (ir.DataType.INT64, ir.DataType.INT32)
+        if integer and value.name in TOKEN_INPUTS and len(value.shape or ()) == 2:
+            return value
+    return None
+
+
+def _lift_decoder(model: ir.Model, info: ModelInfo, tokens: ir.Value) -> Model:
+    builder = relax.BlockBuilder()
+    position = relax.Var("position", relax.TensorType([], "int64"))
+    decoding = Decoding(info.max_seq, position)
+    lifter = Lifter(model, builder, decoding)
+    batch, seq = lifter.symbol("batch"), lifter.symbol("seq")
+    past = lifter.symbol("past")
+    ids = relax.Var("tokens", relax.TensorType([batch, seq], "int64"))
+    for value in model.graph.inputs:
+        if value is tokens:
+            lifter.values[id(value)] = ids
+        elif "past" in str(value.name) and len(value.shape or ()) == 4:
+            heads, width = int(value.shape[1]), int(value.shape[3])  # type: ignore[arg-type,index]
+            lifter.values[id(value)] = Past((batch, heads, past, width))
+        else:
+            lifter.values[id(value)] = Structural(value)
+    with builder.function("forward"):
+        with builder.dataflow():
+            _run(lifter)
+            logits = lifter.expr(model.graph.outputs[0])
+            out = builder.emit_output(relax.Tuple([logits, *decoding.grown]))
+        inputs = [ids, position, *decoding.caches]
+        builder.emit_func_output(out, [*inputs, *lifter.variables.values()])
+    info = _facts(info, lifter, logits)
+    return _finish(builder, "forward", len(inputs), lifter, info)
+
+
+def _lift_stateless(model: ir.Model, info: ModelInfo) -> Model:
+    builder = relax.BlockBuilder()
+    lifter = Lifter(model, builder, None)
+    inputs = []
+    for value in model.graph.inputs:
+        if value.is_initializer():
+            continue
+        if value.shape is None or value.dtype is None:
+            raise InvalidModelError(f'input "{value.name}" has no declared shape; export with shapes')
+        dims = [
+            d if isinstance(d, int) else lifter.symbol(str(d.value or f"{value.name}_{i}"))
+            for i, d in enumerate(value.shape)
+        ]
+        dtype = str(value.dtype.numpy())
+        dtype = "float32" if dtype in ("float16", "bfloat16", "float64") else dtype
+        shape = [tirx.IntImm("int64", d) if isinstance(d, int) else d for d in dims]
+        var = relax.Var(str(value.name), relax.TensorType(shape, dtype))
+        inputs.append(var)
+        lifter.values[id(value)] = var
+    with builder.function("main"):
+        with builder.dataflow():
+            _run(lifter)
+            outputs = [lifter.expr(o) for o in model.graph.outputs]
+            out = builder.emit_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
+        builder.emit_func_output(out, [*inputs, *lifter.variables.values()])
+    return _finish(builder, "main", len(inputs), lifter, info)
+
+
+def _run(lifter: Lifter) -> None:
+    try:
+        lifter.run()
+    except ValueError as error:
+        raise InvalidModelError(f"the model's shapes do not fit together: {error}") from error
+
+
+def _finish(builder: relax.BlockBuilder, name: str, inputs: int, lifter: Lifter, info: ModelInfo) -> Model:
+    module = builder.get()
+    function = module[name].with_attr("num_input", inputs)
+    module.update_func(module.get_global_var(name), function)
+    module = relax.transform.DeadCodeElimination([name])(module)
+    module = relax.transform.CanonicalizeBindings()(module)
+    function = module[name]
+    used = {str(v.name) for v in relax.analysis.free_vars(function.body) if isinstance(v, relax.Var)}
+    kept = [p for p in list(function.params)[inputs:] if str(p.name) in used]
+    trimmed = relax.Function(
+        [*list(function.params)[:inputs], *kept],
+        function.body,
+        function.ret_ty,
+        function.is_pure,
+        function.attrs,
+    )
+    module.update_func(module.get_global_var(name), trimmed)
+    weights = {str(p.name): lifter.params[str(p.name)] for p in kept}
+    return Model(module, weights, info)
+
+
+def _facts(info: ModelInfo, lifter: Lifter, logits: relax.Expr) -> ModelInfo:
+    decoding = lifter.decoding
+    assert decoding is not None
+    caches = [c.ty.shape.values for c in decoding.caches]
+    hidden = next((int(p.shape[1]) for p in lifter.params.values() if len(p.shape) == 2), 0)
+    return replace(
+        info,
+        kind="decoder",
+        layers=len(caches) // 2,
+        kv_heads=int(caches[0][1]) if caches else 0,
+        head_dim=int(caches[0][3]) if caches else 0,
+        heads=decoding.heads,
+        hidden=hidden,
+        vocab=int(logits.ty.shape.values[2]),
+        rope=decoding.rope,
+        parameters=int(sum(np.prod(p.shape) for p in lifter.params.values())),
+    )

@@ -1,0 +1,360 @@
+"""Walks a normalised graph and builds the Relax function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+from tvm import relax, tirx
+
+from sdc.errors import InvalidModelError, UnsupportedOpError
+from sdc.frontends.onnx.lift.structural import Interpreter, symbolic
+from sdc.frontends.onnx.lift.values import Constant, Grown, Lifted, Past, Structural, Weight
+from sdc.ir.ops import shape_of
+from sdc.ir.params import Cast, FunctionSource, Param, Permute, Reshape, Transpose, array_param
+
+__all__ = ["CONVERTERS", "Lifter", "converter"]
+
+Converter = Callable[["Lifter", ir.Node], Any]
+CONVERTERS: dict[str, Converter] = {}
+
+SMALL = 64  # elements up to which a constant expression is computed at once
+
+
+def converter(*ops: str) -> Callable[[Converter], Converter]:
+    """Registers the lifting of standard operations."""
+
+    def add(function: Converter) -> Converter:
+        CONVERTERS.update(dict.fromkeys(ops, function))
+        return function
+
+    return add
+
+
+@dataclass
+class Decoding:
+    """What a decoder's function has besides its weights.
+
+    Attributes:
+        max_seq: Rows of each cache.
+        position: Tokens already in the caches.
+        caches: Cache inputs in order, and what they become.
+    """
+
+    max_seq: int
+    position: relax.Var
+    caches: list[relax.Var] = field(default_factory=list)
+    grown: list[relax.Expr] = field(default_factory=list)
+    heads: int = 0
+    rope: str = ""
+
+
+class Lifter:
+    """The state of one lifting: the values so far, weights, symbolic dimensions."""
+
+    def __init__(self, model: ir.Model, builder: relax.BlockBuilder, decoding: Decoding | None) -> None:
+        self.model, self.builder, self.decoding = model, builder, decoding
+        self.values: dict[int, Lifted] = {}
+        self.params: dict[str, Param] = {}
+        self.variables: dict[str, relax.Var] = {}
+        self.symbols: dict[str, tirx.Var] = {}
+        self.op_names: set[str] = set()
+
+    # -- walking -------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Lifts every node.
+
+        Raises:
+            UnsupportedOpError: Some have no rule; all of them are listed.
+        """
+        for name, value in self.model.graph.initializers.items():
+            if name is not None:
+                self.values[id(value)] = Constant(value)
+        offenders = [
+            f'node "{n.name}" (op {n.op_type}, domain {n.domain or "ai.onnx"})'
+            for n in self.model.graph
+            if (n.domain or n.op_type not in CONVERTERS) and not self._foldable(n)
+        ]
+        if offenders:
+            raise UnsupportedOpError(offenders)
+        for node in self.model.graph:
+            self._lift(node)
+
+    def _foldable(self, node: ir.Node) -> bool:
+        """Whether a node without a rule is never asked for one: it depends on shapes or constants alone."""
+        marks: dict[int, bool] = self.__dict__.setdefault("_marks", {})
+        if not marks:
+            for n in self.model.graph:
+                fixed = all(v is None or self._fixed(v, marks) for v in n.inputs) or n.op_type == "Shape"
+                marks.update({id(o): fixed for o in n.outputs})
+        return not node.domain and all(marks[id(o)] for o in node.outputs)
+
+    def _fixed(self, value: ir.Value, marks: Mapping[int, bool]) -> bool:
+        if id(value) in marks:
+            return marks[id(value)]
+        return isinstance(self.values.get(id(value)), Constant | Structural) or value.is_initializer()
+
+    def _lift(self, node: ir.Node) -> None:
+        inputs = [self.values[id(v)] for v in node.inputs if v is not None]
+        if node.op_type == "Constant" or (inputs and all(isinstance(i, Constant | Weight) for i in inputs)):
+            self._fold(node)
+        elif node.op_type == "Shape" or (
+            inputs and all(isinstance(i, Constant | Weight | Structural) for i in inputs)
+        ):
+            for out in node.outputs:
+                self.values[id(out)] = Structural(out, self._symbolic(node))
+        else:
+            self._store(node, CONVERTERS[node.op_type](self, node))
+
+    def _store(self, node: ir.Node, result: Any) -> None:
+        results = result if isinstance(result, tuple) else (result,)
+        for out, value in zip(node.outputs, results, strict=False):
+            self.values[id(out)] = value
+
+    def _fold(self, node: ir.Node) -> None:
+        """Constants of constants: small ones become numbers, large ones lazy weights."""
+        first = node.inputs[0] if node.inputs else None
+        if (
+            first is not None
+            and node.op_type in _LAZY
+            and np.prod(_const_shape(self.values[id(first)])) > SMALL
+        ):
+            self.values[id(node.outputs[0])] = Weight(_LAZY[node.op_type](self, node))
+            return
+        feeds = {v.name: self.array(v) for v in node.inputs if v is not None}
+        arrays = ReferenceEvaluator(ir.serde.serialize_node(node), opsets={"": 23}).run(None, feeds)
+        for out, array in zip(node.outputs, arrays, strict=True):
+            out.const_value = ir.tensor(np.asarray(array), name=out.name)
+            self.values[id(out)] = Constant(out)
+
+    # -- structural values ---------------------------------------------------------------------------
+
+    def dims_of(self, value: ir.Value) -> tuple[Any, ...] | None:
+        """The symbolic shape of a value that has become one, or None."""
+        lifted = self.values.get(id(value))
+        if isinstance(lifted, Past | Grown):
+            return lifted.dims
+        if isinstance(lifted, Constant | Weight):
+            return tuple(_const_shape(lifted))
+        if isinstance(lifted, Structural):
+            return self._input_dims(value) if value.producer() is None else None
+        if lifted is None:
+            return None
+        return tuple(shape_of(lifted, "shape"))
+
+    def _input_dims(self, value: ir.Value) -> tuple[Any, ...]:
+        """Shapes of a decoder's mask [batch, past + seq] and position ids [batch, seq]."""
+        batch, seq = self.symbol("batch"), self.symbol("seq")
+        if "position" in str(value.name):
+            return (batch, seq)
+        has_past = any(isinstance(v, Past) for v in self.values.values())
+        return (batch, self.symbol("past") + seq if has_past else seq)
+
+    def _symbolic(self, node: ir.Node) -> tuple[Any, ...] | None:
+        if node.op_type == "Shape":
+            dims = self.dims_of(node.inputs[0])  # type: ignore[arg-type]
+            if dims is None:
+                return None
+            start = node.attributes.get_int("start", 0)
+            return dims[start : node.attributes.get_int("end", len(dims))]
+        elements = [self.elements(v) for v in node.inputs if v is not None]
+        return symbolic(node, elements, lambda i: self.constant(node.inputs[i]))
+
+    def elements(self, value: ir.Value) -> tuple[Any, ...] | None:
+        """The elements of a small integer tensor as integers and expressions."""
+        lifted = self.values[id(value)]
+        if isinstance(lifted, Structural):
+            return lifted.dims
+        array = self.constant(value)
+        if array is None or array.dtype.kind not in "iu" or array.size > 64:
+            return None
+        return tuple(int(x) for x in array.reshape(-1))
+
+    def interpreter(self, sizes: Mapping[str, int]) -> Interpreter:
+        """Numbers of structural values where ``batch``, ``seq``, ``past`` and others have these sizes."""
+        by_symbol = {self.symbol(name): size for name, size in sizes.items()}
+        for name, var in self.symbols.items():
+            by_symbol.setdefault(var, sizes.get(name, 3))
+        return Interpreter(self.dims_of, _input_numbers(sizes), by_symbol)
+
+    # -- constants and weights -----------------------------------------------------------------------
+
+    def constant(self, value: ir.Value | None) -> NDArray | None:
+        """The number of a constant value, else None."""
+        return (
+            self.array(value) if value is not None and isinstance(self.values[id(value)], Constant) else None
+        )
+
+    def array(self, value: ir.Value) -> NDArray:
+        """The number of a constant; float16 and bfloat16 as float32.
+
+        Raises:
+            InvalidModelError: The constant's data cannot be read.
+        """
+        lifted = self.values[id(value)]
+        if isinstance(lifted, Weight):
+            return lifted.param.value()
+        tensor = value.const_value
+        if tensor is None:
+            raise InvalidModelError(f'constant "{value.name}" has no data')
+        array = tensor.numpy()
+        return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16", "float64") else array
+
+    def param(self, value: ir.Value) -> Param:
+        """A constant as a lazy float32 parameter."""
+        lifted = self.values[id(value)]
+        if isinstance(lifted, Weight):
+            return lifted.param
+        tensor = value.const_value
+        if tensor is None:
+            raise InvalidModelError(f'constant "{value.name}" has no data')
+        shape = tuple(int(d) for d in tensor.shape)  # type: ignore[call-overload]
+        dtype = str(tensor.dtype.numpy())
+        name = str(value.name)
+        param = Param(name, shape, dtype, FunctionSource(tensor.numpy, f"ONNX initializer {name}"))
+        return param if dtype == "float32" else param.then(Cast("float32"), dtype="float32")
+
+    def weight(self, param: Param) -> relax.Var:
+        """The function parameter that stands for a weight; the same weight is declared once."""
+        if param.name in self.params and self.params[param.name] != param:
+            param = param.renamed(_unique(param.name, self.params))
+        if param.name not in self.variables:
+            self.params[param.name] = param
+            self.variables[param.name] = relax.Var(
+                param.name, relax.TensorType(list(param.shape), param.dtype)
+            )
+        return self.variables[param.name]
+
+    def table(self, name: str, array: NDArray) -> relax.Var:
+        """A float32 table computed while lifting (rotary angles); equal tables are declared once."""
+        array = np.ascontiguousarray(array, np.float32)
+        for known, param in self.params.items():
+            if known.startswith(name) and param.shape == array.shape and (param.value() == array).all():
+                return self.variables[known]
+        return self.weight(array_param(_unique(name, self.params), array))
+
+    # -- expressions ---------------------------------------------------------------------------------
+
+    def emit(self, expr: relax.Expr) -> relax.Expr:
+        """Binds an expression to a variable."""
+        return self.builder.emit(expr)
+
+    def expr(self, value: ir.Value) -> relax.Expr:
+        """A value as a Relax expression.
+
+        Raises:
+            UnsupportedOpError: It depends on positions in a way that has no rule yet.
+        """
+        lifted = self.values[id(value)]
+        if isinstance(lifted, Grown):
+            return lifted.rows
+        if isinstance(lifted, Constant | Weight):
+            if isinstance(lifted, Constant) and int(np.prod(_const_shape(lifted))) <= 1:
+                return relax.const(self.array(value))
+            return self.weight(self.param(value))
+        if isinstance(lifted, Structural | Past):
+            made = value.producer()
+            where = f'node "{made.name}" (op {made.op_type})' if made else f'input "{value.name}"'
+            raise UnsupportedOpError([f"{where}: a value of positions or shapes is used as an activation"])
+        return lifted
+
+    def binding(self, expr: relax.Expr) -> relax.Expr | None:
+        """What a variable is bound to, or None."""
+        return self.builder.lookup_binding(expr) if isinstance(expr, relax.Var) else None
+
+    def permute(self, expr: relax.Expr, axes: list[int]) -> relax.Expr:
+        """Permutes axes; a permutation of its inverse is the original."""
+        bound = self.binding(expr)
+        if isinstance(bound, relax.Call) and getattr(bound.op, "name", "") == "relax.permute_dims":
+            inner = [int(a) for a in bound.attrs.axes]
+            if [inner[a] for a in axes] == list(range(len(axes))):
+                return bound.args[0]
+        return self.emit(relax.op.permute_dims(expr, axes))
+
+    def symbol(self, name: str) -> tirx.Var:
+        """The symbolic dimension of this name."""
+        if name not in self.symbols:
+            self.symbols[name] = tirx.Var(name, "int64")
+        return self.symbols[name]
+
+    def op_name(self, weight: ir.Value | None, node: ir.Node) -> str:
+        """A unique name for tables and statistics: from the weight where it has one, else from the node."""
+        raw = str(weight.name) if weight is not None else ""
+        if not raw or raw.startswith("val_"):
+            raw = str(node.name or node.outputs[0].name)
+        name = raw.removesuffix(".weight").removesuffix(".MatMul").replace("/", ".").strip(".")
+        while name in self.op_names:
+            name = _unique(name, dict.fromkeys(self.op_names))
+        self.op_names.add(name)
+        return name
+
+
+def _unique(name: str, taken: Mapping[str, Any]) -> str:
+    if name not in taken:
+        return name
+    index = 1
+    while f"{name}.{index}" in taken:
+        index += 1
+    return f"{name}.{index}"
+
+
+def _const_shape(lifted: Any) -> list[int]:
+    if isinstance(lifted, Weight):
+        return list(lifted.param.shape)
+    return [int(d) for d in lifted.value.const_value.shape]
+
+
+def _input_numbers(sizes: Mapping[str, int]) -> Callable[[ir.Value, Mapping[Any, int]], NDArray]:
+    """Numbers of the inputs that positions depend on: nothing is padded, tokens follow the cache."""
+    batch, seq, past = sizes.get("batch", 1), sizes.get("seq", 1), sizes.get("past", 0)
+
+    def number(value: ir.Value, _symbols: Mapping[Any, int]) -> NDArray:
+        if "position" in str(value.name):
+            return np.broadcast_to(past + np.arange(seq, dtype=np.int64), (batch, seq))
+        return np.ones((batch, past + seq), np.int64)
+
+    return number
+
+
+def _lazy_transpose(lifter: Lifter, node: ir.Node) -> Param:
+    param = lifter.param(node.inputs[0])  # type: ignore[arg-type]
+    axes = tuple(node.attributes.get_ints("perm", list(range(len(param.shape)))[::-1]))
+    if axes != (1, 0):
+        return param.then(Permute(axes), name=str(node.outputs[0].name))
+    return transposed(param)
+
+
+def transposed(param: Param) -> Param:
+    """The transpose of a matrix; of a transpose, the original."""
+    if param.transforms and isinstance(param.transforms[-1], Transpose):
+        shape = (param.shape[1], param.shape[0])
+        name = param.name.removesuffix(".T")
+        return Param(name, shape, param.dtype, param.source, param.transforms[:-1])
+    return param.then(Transpose(), name=f"{param.name}.T")
+
+
+def _lazy_reshape(lifter: Lifter, node: ir.Node) -> Param:
+    param = lifter.param(node.inputs[0])  # type: ignore[arg-type]
+    wanted = [int(d) for d in lifter.array(node.inputs[1])]  # type: ignore[arg-type]
+    known = int(np.prod([d for d in wanted if d > 0]))
+    size = int(np.prod(param.shape))
+    shape = tuple(d if d > 0 else size // known for d in wanted)
+    return param.then(Reshape(shape), name=str(node.outputs[0].name))
+
+
+def _lazy_cast(lifter: Lifter, node: ir.Node) -> Param:
+    return lifter.param(node.inputs[0])  # type: ignore[arg-type]
+
+
+_LAZY: dict[str, Callable[[Lifter, ir.Node], Param]] = {
+    "Transpose": _lazy_transpose,
+    "Reshape": _lazy_reshape,
+    "Cast": _lazy_cast,
+    "Identity": _lazy_cast,
+}

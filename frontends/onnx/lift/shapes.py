@@ -1,0 +1,101 @@
+"""Operations that move data without computing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+from tvm import relax, tirx
+
+from sdc.errors import UnsupportedOpError
+from sdc.frontends.onnx.lift.lifter import Lifter, converter
+from sdc.frontends.onnx.lift.values import Grown, Past
+
+__all__: list[str] = []
+
+
+def _axes(lifter: Lifter, node: ir.Node, index: int = 1) -> list[int] | None:
+    array = lifter.constant(node.inputs[index]) if len(node.inputs) > index else None
+    return None if array is None else [int(a) for a in array.reshape(-1)]
+
+
+def _expressions(dims: Any) -> list[Any]:
+    return [tirx.IntImm("int64", d) if isinstance(d, int) else d for d in dims]
+
+
+@converter("Reshape")
+def _reshape(lifter: Lifter, node: ir.Node) -> relax.Expr:
+    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    dims = lifter.elements(node.inputs[1])  # type: ignore[arg-type]
+    if dims is None:
+        raise UnsupportedOpError([f'node "{node.name}" (op Reshape): its shape is not a shape computation'])
+    if not node.attributes.get_int("allowzero", 0):
+        old = list(x.ty.shape.values)
+        dims = tuple(old[i] if isinstance(d, int) and d == 0 else d for i, d in enumerate(dims))
+    return lifter.emit(relax.op.reshape(x, _expressions(dims)))
+
+
+@converter("Transpose")
+def _transpose(lifter: Lifter, node: ir.Node) -> relax.Expr:
+    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    rank = len(x.ty.shape.values)
+    return lifter.permute(x, list(node.attributes.get_ints("perm", list(range(rank))[::-1])))
+
+
+@converter("Squeeze")
+def _squeeze(lifter: Lifter, node: ir.Node) -> relax.Expr:
+    return lifter.emit(relax.op.squeeze(lifter.expr(node.inputs[0]), _axes(lifter, node)))  # type: ignore[arg-type]
+
+
+@converter("Unsqueeze")
+def _unsqueeze(lifter: Lifter, node: ir.Node) -> relax.Expr:
+    return lifter.emit(relax.op.expand_dims(lifter.expr(node.inputs[0]), _axes(lifter, node)))  # type: ignore[arg-type]
+
+
+@converter("Expand")
+def _expand(lifter: Lifter, node: ir.Node) -> relax.Expr:
+    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    dims = lifter.elements(node.inputs[1])  # type: ignore[arg-type]
+    if dims is None:
+        raise UnsupportedOpError([f'node "{node.name}" (op Expand): its shape is not a shape computation'])
+    old = [None] * (len(dims) - len(x.ty.shape.values)) + list(x.ty.shape.values)
+    wide = [
+        o if isinstance(d, int) and d == 1 and o is not None else d for d, o in zip(dims, old, strict=True)
+    ]
+    return lifter.emit(relax.op.broadcast_to(x, _expressions(wide)))
+
+
+@converter("Concat")
+def _concat(lifter: Lifter, node: ir.Node) -> Any:
+    axis = node.attributes.get_int("axis")
+    first = lifter.values[id(node.inputs[0])]
+    if isinstance(first, Past):
+        rows = lifter.expr(node.inputs[1])  # type: ignore[arg-type]
+        if len(node.inputs) != 2 or axis not in (2, -2):
+            raise UnsupportedOpError([f'node "{node.name}" (op Concat) joins a cache along axis {axis}'])
+        new = list(rows.ty.shape.values)
+        return Grown(rows, (new[0], new[1], first.dims[2] + new[2], new[3]))
+    parts = [lifter.expr(v) for v in node.inputs if v is not None]
+    return lifter.emit(relax.op.concat(parts, axis=axis))
+
+
+@converter("Slice")
+def _slice(lifter: Lifter, node: ir.Node) -> relax.Expr:
+    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    begin, end = _axes(lifter, node, 1), _axes(lifter, node, 2)
+    if begin is None or end is None:
+        raise UnsupportedOpError([f'node "{node.name}" (op Slice) with bounds that are not constants'])
+    axes = _axes(lifter, node, 3) or list(range(len(begin)))
+    strides = _axes(lifter, node, 4)
+    return lifter.emit(relax.op.strided_slice(x, axes, begin, end, strides))
+
+
+@converter("Split")
+def _split(lifter: Lifter, node: ir.Node) -> tuple[relax.Expr, ...]:
+    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    sizes, axis = _axes(lifter, node), node.attributes.get_int("axis", 0)
+    at: int | list[int] = len(node.outputs)
+    if sizes is not None:
+        at = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+    parts = lifter.emit(relax.op.split(x, at, axis))
+    return tuple(lifter.emit(parts[i]) for i in range(len(node.outputs)))

@@ -1,0 +1,40 @@
+"""From a file to a lifted model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sdc.frontends.onnx.lift import lift
+from sdc.frontends.onnx.normalise import normalise
+from sdc.frontends.onnx.read import read_model
+from sdc.ir.model import Model, ModelInfo
+
+__all__ = ["DEFAULT_MAX_SEQ", "LiftedModel", "load"]
+
+DEFAULT_MAX_SEQ = 2048
+
+LiftedModel = Model
+
+
+def load(path: str | Path, max_seq: int | None = None) -> LiftedModel:
+    """Reads, normalises and lifts an ONNX model; weights stay memory-mapped and lazy.
+
+    Args:
+        path: The ``.onnx`` file; external data beside it.
+        max_seq: Tokens that a decoder's cache holds; by default 2048, or the model's context if shorter.
+
+    Raises:
+        InvalidModelError: The file is damaged, incomplete or inconsistent.
+        UnsupportedOpError: It holds operations without a lifting rule; all are listed.
+    """
+    model = read_model(path)
+    context = int(model.metadata_props.get("context_length", DEFAULT_MAX_SEQ))
+    info = ModelInfo(
+        name=str(model.graph.name or Path(path).stem),
+        exporter=f"{model.producer_name or 'unknown'} {model.producer_version or ''}".strip(),
+        opset=int(model.opset_imports.get("", 0)),
+        source=str(path),
+        max_seq=max_seq or min(context, DEFAULT_MAX_SEQ),
+    )
+    normalise(model)
+    return lift(model, info)

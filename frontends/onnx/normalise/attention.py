@@ -1,0 +1,132 @@
+"""Decomposed scaled dot-product attention becomes the standard ``Attention`` operation.
+
+Matched backwards from each Softmax over the last axis: scores = MatMul(q, k transposed), scaled by constants
+before or after, perhaps a mask added, perhaps NaN rows silenced (torch's safe softmax), then MatMul with v.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+__all__ = ["fuse_attention"]
+
+
+@dataclass
+class _Match:
+    query: ir.Value
+    key: ir.Value
+    value: ir.Value
+    mask: ir.Value | None
+    scale: float
+    output: ir.Value
+
+
+def fuse_attention(model: ir.Model) -> int:
+    """Replaces every match; returns how many."""
+    count = 0
+    for node in list(model.graph):
+        if node.op_type != "Softmax" or node.domain:
+            continue
+        match = _match(node)
+        if match is None:
+            continue
+        fused = ir.node(
+            "Attention",
+            [match.query, match.key, match.value, *([match.mask] if match.mask is not None else [])],
+            {"scale": match.scale, "is_causal": 0},
+            name=f"{match.output.producer().name}_fused",  # type: ignore[union-attr]
+        )
+        fused.outputs[0].name = f"{match.output.name}_fused"
+        fused.outputs[0].shape, fused.outputs[0].dtype = match.output.shape, match.output.dtype
+        model.graph.insert_after(match.output.producer(), fused)
+        ir.convenience.replace_all_uses_with(match.output, fused.outputs[0])
+        count += 1
+    return count
+
+
+def _match(softmax: ir.Node) -> _Match | None:
+    axis = softmax.attributes.get_int("axis", -1)
+    if axis not in (-1, 3):
+        return None
+    after = _skip_nan_guard(softmax.outputs[0])
+    users = [u for u, i in after.uses() if u.op_type == "MatMul" and i == 0]
+    if len(users) != 1:
+        return None
+    scores, mask = _split_mask(softmax.inputs[0])
+    scores, scale = _split_scale(scores)
+    product = _producer(scores, "MatMul")
+    if product is None:
+        return None
+    query, before_query = _split_scale(product.inputs[0])
+    transposed, before_key = _split_scale(product.inputs[1])
+    key = _untranspose(transposed)
+    if key is None or query is None or len(query.shape or ()) != 4:
+        return None
+    value = users[0].inputs[1]
+    if value is None:
+        return None
+    return _Match(query, key, value, mask, scale * before_query * before_key, users[0].outputs[0])
+
+
+def _producer(value: ir.Value | None, op: str) -> ir.Node | None:
+    node = None if value is None else value.producer()
+    return node if node is not None and node.op_type == op and not node.domain else None
+
+
+def _skip_nan_guard(probabilities: ir.Value) -> ir.Value:
+    """Where(IsNaN(p), 0, p) is p wherever a query sees a key at all."""
+    for user, _ in probabilities.uses():
+        if user.op_type == "Where" and _producer(user.inputs[0], "IsNaN") is not None:
+            return user.outputs[0]
+    return probabilities
+
+
+def _split_mask(value: ir.Value | None) -> tuple[ir.Value | None, ir.Value | None]:
+    add = _producer(value, "Add")
+    if add is None:
+        return value, None
+    for scores, mask in (add.inputs, reversed(add.inputs)):
+        inner, _ = _split_scale(scores)
+        if _producer(inner, "MatMul") is not None:
+            return scores, mask
+    return value, None
+
+
+def _split_scale(value: ir.Value | None) -> tuple[ir.Value | None, float]:
+    """Peels a multiplication or division by a constant scalar."""
+    for op in ("Mul", "Div"):
+        node = _producer(value, op)
+        if node is None:
+            continue
+        right = _scalar(node.inputs[1])
+        if right is not None:
+            return node.inputs[0], right if op == "Mul" else 1 / right
+        left = _scalar(node.inputs[0])
+        if left is not None and op == "Mul":
+            return node.inputs[1], left
+    return value, 1.0
+
+
+def _scalar(value: ir.Value | None) -> float | None:
+    constant = ir.convenience.get_const_tensor(value) if value is not None else None
+    if constant is None or constant.size != 1:
+        return None
+    return float(np.asarray(constant.numpy(), np.float64).reshape(()))
+
+
+def _untranspose(value: ir.Value | None) -> ir.Value | None:
+    """k from Transpose(k), or from Reshape(Transpose(Reshape(k))) with batch and heads flattened."""
+    plain = _producer(value, "Transpose")
+    if plain is not None and list(plain.attributes.get_ints("perm", [])) == [0, 1, 3, 2]:
+        return plain.inputs[0]
+    outer = _producer(value, "Reshape")
+    inner = _producer(outer.inputs[0], "Transpose") if outer is not None else None
+    if inner is None or list(inner.attributes.get_ints("perm", [])) != [0, 2, 1]:
+        return None
+    flat = _producer(inner.inputs[0], "Reshape")
+    if flat is None or flat.inputs[0] is None or len(flat.inputs[0].shape or ()) != 4:
+        return None
+    return flat.inputs[0]

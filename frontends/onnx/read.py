@@ -1,0 +1,71 @@
+"""Reads an ONNX file: weights stay memory-mapped, damage is an error that names the place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import google.protobuf.message
+import onnx_ir as ir
+
+from sdc.errors import InvalidModelError
+
+__all__ = ["read_model"]
+
+
+def read_model(path: str | Path) -> ir.Model:
+    """The model in a file, its external data memory-mapped.
+
+    Raises:
+        InvalidModelError: The file is missing or damaged; external data is missing, too short, or lies
+            outside the model's folder; a node reads a value that nothing makes; the graph has a cycle.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InvalidModelError(f"{path}: there is no such file")
+    try:
+        model = ir.load(path)
+    except (google.protobuf.message.DecodeError, ValueError, KeyError, TypeError) as error:
+        raise InvalidModelError(f"{path}: not a complete ONNX file ({error}); export it again") from error
+    if not len(model.graph) or not model.graph.outputs:
+        raise InvalidModelError(f"{path}: the file holds no graph with nodes and outputs; export it again")
+    for tensor in model.graph.initializers.values():
+        _check_external(path, tensor)
+    _check_wiring(path, model)
+    return model
+
+
+def _check_external(path: Path, value: ir.Value) -> None:
+    tensor = value.const_value
+    if not isinstance(tensor, ir.ExternalTensor):
+        return
+    folder, location = path.parent.resolve(), Path(str(tensor.location))
+    target = (folder / location).resolve()
+    if location.is_absolute() or folder not in target.parents:
+        raise InvalidModelError(
+            f'{path}: weight "{value.name}" points outside the model\'s folder ({location}); refused'
+        )
+    if not target.is_file():
+        raise InvalidModelError(
+            f'{path}: weight "{value.name}" is in {location}, which is missing; copy it beside the model'
+        )
+    end = int(tensor.offset or 0) + int(tensor.length or tensor.nbytes)
+    if target.stat().st_size < end or (tensor.length or tensor.nbytes) < tensor.nbytes:
+        raise InvalidModelError(
+            f'{path}: {location} is too short for weight "{value.name}" '
+            f"({target.stat().st_size} bytes, {end} needed); copy it again"
+        )
+
+
+def _check_wiring(path: Path, model: ir.Model) -> None:
+    known = {id(v) for v in (*model.graph.inputs, *model.graph.initializers.values())}
+    known |= {id(o) for n in model.graph for o in n.outputs}
+    for node in model.graph:
+        for value in node.inputs:
+            if value is not None and id(value) not in known:
+                raise InvalidModelError(
+                    f'{path}: node "{node.name}" ({node.op_type}) reads "{value.name}", which nothing makes'
+                )
+    try:
+        model.graph.sort()
+    except ValueError as error:
+        raise InvalidModelError(f"{path}: the graph has a cycle ({error})") from error

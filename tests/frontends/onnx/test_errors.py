@@ -1,0 +1,111 @@
+"""What cannot be read or lifted is refused in one sentence that names the place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from sdc.errors import InvalidModelError, NumericsError, UnsupportedOpError
+from sdc.frontends.onnx import load
+
+MODELS = Path(__file__).parents[2] / "models"
+
+
+def graph(nodes, initializers=(), inputs=("x",)) -> onnx.ModelProto:
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 4]) for n in inputs]
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    made = helper.make_graph(list(nodes), "g", values, [out], list(initializers))
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def weight(values: np.ndarray, name: str = "w") -> TensorProto:
+    return onnx.numpy_helper.from_array(values.astype(np.float32), name)
+
+
+def external(name: str, location: str) -> TensorProto:
+    proto = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[4, 4])
+    proto.data_location = TensorProto.EXTERNAL
+    proto.external_data.add(key="location", value=location)
+    proto.external_data.add(key="length", value="64")
+    return proto
+
+
+MATMUL = helper.make_node("MatMul", ["x", "w"], ["y"], name="product")
+
+
+def saved(model: onnx.ModelProto, folder: Path) -> Path:
+    (folder / "m.onnx").write_bytes(model.SerializeToString())
+    return folder / "m.onnx"
+
+
+@pytest.mark.parametrize("keep", [0, 10, 1000, 50_000])
+def test_a_truncated_file(tmp_path, keep) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes((MODELS / "llama_dynamo_op18.onnx").read_bytes()[:keep])
+    with pytest.raises(InvalidModelError, match=r"m\.onnx"):
+        load(path)
+
+
+def test_missing_file_and_missing_external_data(tmp_path) -> None:
+    with pytest.raises(InvalidModelError, match="there is no such file"):
+        load(tmp_path / "none.onnx")
+    path = saved(graph([MATMUL], [external("w", "w.bin")]), tmp_path)
+    with pytest.raises(InvalidModelError, match=r'weight "w" is in w\.bin, which is missing'):
+        load(path)
+    (tmp_path / "w.bin").write_bytes(b"\0" * 60)
+    with pytest.raises(InvalidModelError, match=r'w\.bin is too short for weight "w"'):
+        load(path)
+    (tmp_path / "w.bin").write_bytes(np.ones(16, np.float32).tobytes())
+    assert load(path).params
+
+
+@pytest.mark.parametrize("location", ["../secret.bin", "a/../../secret.bin"])
+def test_external_data_outside_the_models_folder_is_refused(tmp_path, location) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret.bin").write_bytes(b"\0" * 64)
+    with pytest.raises(InvalidModelError, match="points outside the model's folder"):
+        load(saved(graph([MATMUL], [external("w", location)]), folder))
+
+
+def test_operations_without_a_rule_are_listed_together(tmp_path) -> None:
+    nodes = [
+        helper.make_node("Foo", ["x"], ["a"], name="/layers.3/foo", domain="com.acme"),
+        helper.make_node("Det", ["a"], ["b"], name="determinant"),
+        helper.make_node("Add", ["a", "b"], ["y"], name="sum"),
+    ]
+    with pytest.raises(UnsupportedOpError) as caught:
+        load(saved(graph(nodes), tmp_path))
+    assert len(caught.value.offenders) == 2
+    assert 'node "/layers.3/foo" (op Foo, domain com.acme)' in str(caught.value)
+    assert 'node "determinant" (op Det, domain ai.onnx)' in str(caught.value)
+
+
+def test_a_dangling_input_and_a_cycle(tmp_path) -> None:
+    nodes = [helper.make_node("Add", ["x", "nowhere"], ["y"], name="sum")]
+    with pytest.raises(InvalidModelError, match="nowhere"):
+        load(saved(graph(nodes), tmp_path))
+    nodes = [
+        helper.make_node("Add", ["x", "b"], ["a"], name="first"),
+        helper.make_node("Relu", ["a"], ["b"], name="second"),
+        helper.make_node("Relu", ["a"], ["y"], name="third"),
+    ]
+    with pytest.raises(InvalidModelError, match="cycle"):
+        load(saved(graph(nodes), tmp_path))
+
+
+def test_widths_that_do_not_meet(tmp_path) -> None:
+    with pytest.raises(InvalidModelError, match="x has 4 channels, weight 5"):
+        load(saved(graph([MATMUL], [weight(np.ones((5, 3)))]), tmp_path))
+
+
+def test_a_nan_weight_is_named_when_it_is_read(tmp_path) -> None:
+    values = np.ones((4, 4))
+    values[2, 1] = np.nan
+    model = load(saved(graph([MATMUL], [weight(values, "w")]), tmp_path))
+    with pytest.raises(NumericsError, match=r"w\.T: the weight holds NaN"):
+        next(iter(model.params.values())).value()
