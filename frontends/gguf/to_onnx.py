@@ -145,16 +145,17 @@ class _Writer:
 
     def positions(self, past: bool) -> None:
         """``position_ids [batch, seq]``: how many tokens stand before each token."""
-        self.constant("zero", np.array(0, np.int64))
         self.constant("one", np.array(1, np.int64))
         self.constant("first_axis", np.array([0], np.int64))
         self.node("Shape", ["input_ids"], "ids_shape")
         self.node("Shape", ["input_ids"], "seq_shape", start=1, end=2)
         self.node("Squeeze", ["seq_shape"], "seq_length")
-        start = "zero"
         if past:
             self.node("Shape", ["past_key_values.0.key"], "past_shape", start=2, end=3)
             start = self.node("Squeeze", ["past_shape"], "past_length")
+        else:
+            start = "zero"
+            self.constant(start, np.array(0, np.int64))
         self.node("Add", [start, "seq_length"], "total_length")
         self.node("Range", [start, "total_length", "one"], "position_row")
         self.node("Unsqueeze", ["position_row", "first_axis"], "position_rows")
