@@ -6,16 +6,31 @@ from difflib import get_close_matches
 
 from sdc.errors import ConfigError
 from sdc.passes.base import Pass
+from sdc.passes.calibrate import Calibrate
 from sdc.passes.canonicalise import Canonicalise
 from sdc.passes.fold_norm_gamma import FoldNormGamma
 from sdc.passes.merge_parallel_linears import MergeParallelLinears
 from sdc.passes.project import Project
+from sdc.passes.quantise_weights import QuantiseWeights
+from sdc.passes.rewrite_matmul_to_spikes import RewriteMatmulToSpikes
 from sdc.passes.smooth import Smooth
+from sdc.passes.verify_spike_driven import VerifySpikeDriven
 
 __all__ = ["PASSES", "find_pass"]
 
 PASSES: dict[str, Pass] = {
-    each.name: each for each in (Canonicalise(), MergeParallelLinears(), FoldNormGamma(), Smooth(), Project())
+    each.name: each
+    for each in (
+        Canonicalise(),
+        MergeParallelLinears(),
+        FoldNormGamma(),
+        Smooth(),
+        Project(),
+        Calibrate(),
+        QuantiseWeights(),
+        RewriteMatmulToSpikes(),
+        VerifySpikeDriven(),
+    )
 }
 
 

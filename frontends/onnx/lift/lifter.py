@@ -61,6 +61,7 @@ class Lifter:
         self.model, self.builder, self.decoding = model, builder, decoding
         self.values: dict[int, Lifted] = {}
         self.params: dict[str, Param] = {}
+        self.stored: dict[int, Param] = {}
         self.variables: dict[str, relax.Var] = {}
         self.symbols: dict[str, tirx.Var] = {}
         self.op_names: set[str] = set()
@@ -211,6 +212,11 @@ class Lifter:
         lifted = self.values[id(value)]
         if isinstance(lifted, Weight):
             return lifted.param
+        if id(value) not in self.stored:
+            self.stored[id(value)] = self._stored(value)
+        return self.stored[id(value)]
+
+    def _stored(self, value: ir.Value) -> Param:
         tensor = value.const_value
         if tensor is None:
             raise InvalidModelError(f'constant "{value.name}" has no data')
