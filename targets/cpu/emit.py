@@ -100,8 +100,12 @@ def store(buffer: Buffer, index: Sequence[Any], value: Expr, lanes: int = 1) -> 
 
 
 def local(size: int, dtype: str) -> Buffer:
-    """A small array of one thread: LLVM keeps it in registers where the indices are constants."""
-    return T.alloc_buffer((size,), dtype, scope="local", align=64)
+    """A small array of one thread: on the stack, and in registers where LLVM can follow the indices.
+
+    TVM puts arrays of less than 1024 bytes on the stack, and only those of scope ``global``; others come from
+    its workspace pool, at the price of a call.
+    """
+    return T.alloc_buffer((size,), dtype, scope="global")
 
 
 def scratch(shape: Sequence[Any], dtype: str) -> Buffer:
