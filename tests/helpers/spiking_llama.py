@@ -1,182 +1,211 @@
-"""A tiny random decoder in spiking form, made from the float one without the passes under test elsewhere."""
+"""A tiny random decoder in the form that the spike rewrite leaves: no product of floats, integer caches."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import relax
+from tvm import relax, tirx
 
-from sdc.ir.model import Model
+from sdc.ir.model import Model, ModelInfo
 from sdc.ir.ops import (
-    attributes,
     hadamard,
-    is_op,
     kv_append,
     readout,
-    shape_of,
+    rotary,
     spike_accumulate,
     spike_attention,
     spike_encode,
 )
 from sdc.ir.params import Param, array_param
 
-__all__ = ["SpikeOptions", "spiking_llama", "state_inputs"]
+__all__ = ["empty_caches", "spiking_llama"]
+
+KV_LEVELS = 127
 
 
-@dataclass(frozen=True)
-class SpikeOptions:
-    """How the float model becomes spikes.
+def spiking_llama(
+    *,
+    layers: int = 2,
+    hidden: int = 32,
+    heads: int = 4,
+    kv_heads: int = 2,
+    head_dim: int = 8,
+    ffn: int = 48,
+    vocab: int = 40,
+    max_seq: int = 12,
+    levels: int = 7,
+    coding: Literal["ternary", "bitwise", "binary"] = "ternary",
+    group: int = 16,
+    weight_bits: int = 8,
+    softcap: float = 0.0,
+    seed: int = 0,
+) -> Model:
+    """Merged q/k/v and gate/up linears, block Hadamard before each encoder, random weights.
 
-    Attributes:
-        block: Hadamard block before every linear (0: none), and before q and k per head.
-        weight_group: Channels per weight scale, 0 for a whole row.
+    Attention: queries 15 levels, keys and values 127, probabilities 31 (unsigned).
     """
-
-    levels: int = 15
-    group: int = 16
-    block: int = 16
-    weight_bits: int = 8
-    weight_group: int = 0
-    head_block: int = 0
+    info = ModelInfo("decoder", layers=layers, hidden=hidden, heads=heads, kv_heads=kv_heads, vocab=vocab)
+    info = ModelInfo(**{**vars(info), "head_dim": head_dim, "max_seq": max_seq})
+    return _Builder(info, ffn, levels, coding, group, weight_bits, softcap, seed).build()
 
 
-def spiking_llama(model: Model, options: SpikeOptions) -> Model:
-    """The spiking form of a float decoder (its logits differ: nothing is calibrated or folded)."""
-    return _Rewrite(model, options).run()
-
-
-def state_inputs(model: Model) -> tuple[NDArray, ...]:
-    """Empty caches for the evaluator, batch 1."""
+def empty_caches(model: Model) -> tuple[NDArray, ...]:
+    """Zeros for every cache input, batch 1."""
     function = model.module["forward"]
-    states = list(function.params)[2 : int(function.attrs["num_input"])]
-    return tuple(np.zeros((1, *[int(d) for d in v.ty.shape.values[1:]]), str(v.ty.dtype)) for v in states)
+    types = [p.ty for p in list(function.params)[2 : int(function.attrs["num_input"])]]
+    return tuple(np.zeros((1, *[int(d) for d in t.shape.values[1:]]), str(t.dtype)) for t in types)
 
 
-class _Rewrite:
-    def __init__(self, model: Model, options: SpikeOptions) -> None:
-        self.model, self.options = model, options
-        self.function: Any = model.module["forward"]
+@dataclass
+class _Builder:
+    info: ModelInfo
+    ffn: int
+    levels: int
+    coding: Literal["ternary", "bitwise", "binary"]
+    group: int
+    bits: int
+    softcap: float
+    seed: int
+    params: dict[str, Param] = field(default_factory=dict)
+    vars: dict[str, relax.Var] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
         self.bb = relax.BlockBuilder()
-        self.rng = np.random.default_rng(1)
-        self.params: dict[str, Param] = {}
-        self.vars: dict[str, relax.Var] = {}
-        self.map: dict[Any, Any] = {}
-        self.encoded: dict[Any, tuple[Any, Any]] = {}
+        self.batch, self.seq = tirx.Var("batch", "int64"), tirx.Var("seq", "int64")
 
-    def run(self) -> Model:
-        old = list(self.function.params)
-        count = int(self.function.attrs["num_input"])
-        inputs = old[:2]
-        for var in old[2:count]:
-            shape = list(var.ty.shape.values)
-            inputs.append(relax.Var(var.name, relax.TensorType(shape, "int8")))
-            theta = relax.TensorType([*shape[:3], 1], "float32")
-            inputs.append(relax.Var(str(var.name).replace("cache", "theta"), theta))
-            self.map[var] = (inputs[-2], inputs[-1])
-        self.map |= {v: v for v in old[:2]}
-        for var in old[count:]:
-            self.map[var] = None
-        self.position = inputs[1]
-        with self.bb.function("forward", attrs={"num_input": len(inputs)}):
+    def build(self) -> Model:
+        info, emit = self.info, self.bb.emit
+        tokens = relax.Var("tokens", relax.TensorType([self.batch, self.seq], "int64"))
+        self.position = relax.Var("position", relax.TensorType([], "int64"))
+        self.caches = [
+            relax.Var(f"{name}_{i}", self.cache_type(name)) for i in range(info.layers) for name in CACHES
+        ]
+        self.declare()
+        inputs = [tokens, self.position, *self.caches]
+        with self.bb.function("forward", [*inputs, *self.vars.values()], attrs={"num_input": len(inputs)}):
             with self.bb.dataflow():
-                for block in self.function.body.blocks:
-                    for binding in block.bindings:
-                        self.map[binding.var] = self.visit(binding.value)
-                result = self.map[self.function.body.body]
-                out = self.bb.emit_output(self.bb.normalize(result))
-            self.bb.emit_func_output(out, [*inputs, *self.vars.values()])
-        return replace(self.model, module=self.bb.get(), params=self.params)
+                rows = emit(relax.op.take(self.vars["embed"], emit(relax.op.reshape(tokens, [-1])), axis=0))
+                x = emit(relax.op.reshape(rows, [self.batch, self.seq, info.hidden]))
+                written: list[relax.Expr] = []
+                for i in range(info.layers):
+                    x = self.layer(i, x, written)
+                logits = self.linear(self.norm(x), "head", info.vocab)
+                out = self.bb.emit_output(relax.Tuple([logits, *written]))
+            self.bb.emit_func_output(out)
+        return Model(self.bb.get(), self.params, info)
 
-    def visit(self, value: Any) -> Any:
-        if isinstance(value, relax.Tuple):
-            fields: list[Any] = []
-            for field in value.fields:
-                new = self.new(field)
-                fields += new if isinstance(new, tuple) else [new]
-            return relax.Tuple(fields)
-        if is_op(value, "sdc.linear"):
-            return self.linear(value)
-        if is_op(value, "sdc.kv_append"):
-            return self.append(value)
-        if is_op(value, "sdc.attention"):
-            return self.attention(value)
-        if isinstance(value, relax.TupleGetItem):
-            return self.bb.emit(relax.TupleGetItem(self.new(value.tuple_value), value.index))
-        if isinstance(value, relax.Call):
-            return self.bb.emit(relax.Call(value.op, [self.new(a) for a in value.args], value.attrs))
-        return self.new(value)
+    def cache_type(self, name: str) -> relax.TensorType:
+        theta = name.endswith("theta")
+        width = 1 if theta else self.info.head_dim
+        shape = [self.batch, self.info.kv_heads, self.info.max_seq, width]
+        return relax.TensorType(shape, "float32" if theta else "int8")
 
-    def new(self, expr: Any) -> Any:
-        if not isinstance(expr, relax.Var):
-            return expr
-        if self.map[expr] is None:
-            self.map[expr] = self.weight(self.model.params[str(expr.name)])
-        return self.map[expr]
-
-    def weight(self, param: Param) -> relax.Var:
-        if param.name not in self.vars:
-            self.params[param.name] = param
-            self.vars[param.name] = relax.Var(param.name, relax.TensorType(list(param.shape), param.dtype))
-        return self.vars[param.name]
-
-    def encode(self, x: Any, group: int, block: int, levels: int, name: str) -> tuple[Any, Any]:
-        key = (x, group, levels)
-        if key not in self.encoded:
-            source = x
-            if block:
-                width = int(shape_of(x, name)[-1])
-                signs = np.where(self.rng.random(width) < 0.5, -1, 1).astype(np.float32)
-                source = self.bb.emit(
-                    hadamard(x, self.weight(array_param(f"{name}.signs", signs)), block=block)
-                )
-            both = self.bb.emit(spike_encode(source, levels=levels, group=group, name=name))
-            self.encoded[key] = (self.bb.emit(both[0]), self.bb.emit(both[1]))
-        return self.encoded[key]
-
-    def linear(self, call: Any) -> Any:
-        o, name = self.options, attributes(call)["name"]
-        x = self.new(call.args[0])
-        width = int(shape_of(x, name)[-1])
-        group = o.group or width
-        counts, theta = self.encode(x, group, o.block, o.levels, name)
-        float_weight = self.model.params[str(call.args[1].name)]
-        accumulators = min(group, o.weight_group or width)
-        top = 127 if o.weight_bits == 8 else 7
-        weight = float_weight.value()
-        grouped = weight.reshape(weight.shape[0], -1, o.weight_group or width)
-        scale = (np.abs(grouped).max(-1) / top).astype(np.float32)
-        integers = np.rint(grouped / scale[..., None]).astype(np.int8).reshape(weight.shape)
-        w = self.weight(array_param(f"{name}.q", integers))
-        s = self.weight(array_param(f"{name}.scale", scale))
-        acc = self.bb.emit(
-            spike_accumulate(counts, w, group=accumulators, weight_bits=o.weight_bits, name=name)
+    def layer(self, i: int, x: relax.Expr, written: list[relax.Expr]) -> relax.Expr:
+        info, emit, name = self.info, self.bb.emit, f"layers.{i}"
+        q_width, kv_width = info.heads * info.head_dim, info.kv_heads * info.head_dim
+        qkv = self.linear(self.norm(x), f"{name}.attn.qkv", q_width + 2 * kv_width)
+        parts = emit(relax.op.split(qkv, [q_width, q_width + kv_width], axis=-1))
+        q, k, v = (
+            emit(
+                relax.op.reshape(emit(relax.TupleGetItem(parts, j)), [self.batch, self.seq, h, info.head_dim])
+            )
+            for j, h in enumerate((info.heads, info.kv_heads, info.kv_heads))
         )
-        bias = [self.new(call.args[2])] if len(call.args) > 2 else []
-        return self.bb.emit(readout(acc, theta, s, *bias))
-
-    def append(self, call: Any) -> tuple[Any, Any]:
-        cache, theta = self.map[call.args[0]]
-        x = self.new(call.args[1])
-        width, name = int(shape_of(x, "kv")[-1]), str(call.args[0].name)
-        block = self.options.head_block if name.startswith("k") else 0
-        counts, thresholds = self.encode(x, width, block, 127, name)
-        return (
-            self.bb.emit(kv_append(cache, counts, self.position)),
-            self.bb.emit(kv_append(theta, thresholds, self.position)),
-        )
-
-    def attention(self, call: Any) -> Any:
-        attrs = attributes(call)
-        q = self.new(call.args[0])
-        width = int(shape_of(q, "q")[-1])
-        name = attrs["name"]
-        pair = self.encode(q, width, self.options.head_block, 15, f"{name}.query")
-        k, v = self.map[call.args[1]], self.map[call.args[2]]
-        return self.bb.emit(
+        queries = self.encode(self.project(self.rotate(q), "head"), 15, info.head_dim, f"{name}.attn.q")
+        new = [
+            *self.encode(self.project(self.rotate(k), "head"), KV_LEVELS, info.head_dim, f"{name}.attn.k"),
+            *self.encode(v, KV_LEVELS, info.head_dim, f"{name}.attn.v"),
+        ]
+        caches = [
+            emit(kv_append(cache, row, self.position))
+            for cache, row in zip(self.caches[4 * i : 4 * i + 4], new, strict=True)
+        ]
+        written += caches
+        a = emit(
             spike_attention(
-                pair, k, v, self.position, scale=attrs["scale"], causal=True, levels=255, name=name
+                queries,
+                (caches[0], caches[1]),
+                (caches[2], caches[3]),
+                self.position,
+                scale=info.head_dim**-0.5 / info.head_dim,
+                causal=True,
+                levels=31,
+                softcap=self.softcap,
+                coding=self.coding,
+                name=f"{name}.attn",
             )
         )
+        a = emit(relax.op.reshape(a, [self.batch, self.seq, q_width]))
+        x = emit(relax.op.add(x, self.linear(a, f"{name}.attn.o", info.hidden)))
+        both = self.linear(self.norm(x), f"{name}.mlp.gate_up", 2 * self.ffn)
+        halves = emit(relax.op.split(both, 2, axis=-1))
+        gate = emit(relax.op.nn.silu(emit(relax.TupleGetItem(halves, 0))))
+        h = emit(relax.op.multiply(gate, emit(relax.TupleGetItem(halves, 1))))
+        return emit(relax.op.add(x, self.linear(h, f"{name}.mlp.down", info.hidden)))
+
+    def norm(self, x: relax.Expr) -> relax.Expr:
+        return self.bb.emit(relax.op.nn.rms_norm(x, self.vars["ones"], axes=-1, epsilon=1e-5))
+
+    def rotate(self, x: relax.Expr) -> relax.Expr:
+        return self.bb.emit(rotary(x, self.vars["cos"], self.vars["sin"], self.position))
+
+    def project(self, x: relax.Expr, which: str) -> relax.Expr:
+        signs = self.vars[f"signs.{which}"]
+        return self.bb.emit(hadamard(x, signs, block=8))
+
+    def encode(self, x: relax.Expr, levels: int, group: int, name: str) -> tuple[relax.Expr, relax.Expr]:
+        zone = 0.6 if name.endswith("down") else 0.0
+        both = self.bb.emit(
+            spike_encode(
+                x, levels=levels, group=group, clip_ratio=0.95, dead_zone=zone, coding=self.coding, name=name
+            )
+        )
+        return self.bb.emit(relax.TupleGetItem(both, 0)), self.bb.emit(relax.TupleGetItem(both, 1))
+
+    def linear(self, x: relax.Expr, name: str, rows: int) -> relax.Expr:
+        width = int(x.ty.shape.values[-1])
+        counts, theta = self.encode(self.project(x, str(width)), self.levels, self.group, name)
+        weight, scale, bias = (self.vars[f"{name}.{part}"] for part in ("weight", "scale", "bias"))
+        acc = self.bb.emit(
+            spike_accumulate(counts, weight, group=self.group, weight_bits=self.bits, name=name)
+        )
+        return self.bb.emit(readout(acc, theta, scale, bias if "qkv" in name else None))
+
+    def declare(self) -> None:
+        info = self.info
+        self.add("embed", self.rng.normal(size=(info.vocab, info.hidden)))
+        angles = np.arange(info.max_seq)[:, None] * 100.0 ** (-np.arange(info.head_dim // 2) / 4)
+        self.add("cos", np.cos(angles))
+        self.add("sin", np.sin(angles))
+        self.add("ones", np.ones(info.hidden))
+        q_width = info.heads * info.head_dim
+        for width in sorted({info.hidden, q_width, self.ffn}):
+            self.add(f"signs.{width}", self.rng.choice([-1, 1], width))
+        self.add("signs.head", self.rng.choice([-1, 1], info.head_dim))
+        for i in range(info.layers):
+            name = f"layers.{i}"
+            self.dense(f"{name}.attn.qkv", q_width + 2 * info.kv_heads * info.head_dim, info.hidden)
+            self.dense(f"{name}.attn.o", info.hidden, q_width)
+            self.dense(f"{name}.mlp.gate_up", 2 * self.ffn, info.hidden)
+            self.dense(f"{name}.mlp.down", info.hidden, self.ffn)
+        self.dense("head", info.vocab, info.hidden)
+
+    def dense(self, name: str, rows: int, width: int) -> None:
+        top = (1 << self.bits - 1) - 1
+        integers = self.rng.integers(-top, top + 1, (rows, width)).astype(np.int8)
+        self.params[f"{name}.weight"] = array_param(f"{name}.weight", integers)
+        self.vars[f"{name}.weight"] = relax.Var(f"{name}.weight", relax.TensorType([rows, width], "int8"))
+        self.add(f"{name}.scale", self.rng.uniform(0.5, 1.5, (rows, 1)) / (top * width**0.5 * 8**0.5))
+        self.add(f"{name}.bias", self.rng.normal(size=rows) * 0.1)
+
+    def add(self, name: str, array: NDArray) -> None:
+        data = np.asarray(array, np.float32)
+        self.params[name] = array_param(name, data)
+        self.vars[name] = relax.Var(name, relax.TensorType(list(data.shape), "float32"))
+
+
+CACHES = ("k_cache", "k_theta", "v_cache", "v_theta")

@@ -158,6 +158,13 @@ _LOAD = (
         "for k < bytes: s[to+k] = external memory[from+k] (weights that the core has no room to keep)",
     ),
     InstructionSpec(
+        "fetch",
+        0x16,
+        "load and config",
+        (_s("to"), _u("from", 40), _n("row"), _u("bytes", 24)),
+        "for k < bytes: s[to+k] = external memory[from + i[row] bytes + k] (a row of a table kept outside)",
+    ),
+    InstructionSpec(
         "slot",
         0x15,
         "load and config",

@@ -144,12 +144,14 @@ class Core:
         return self.program.routes[number]
 
     def groups(self, length: Length, group: int) -> tuple[int, int]:
-        """(channels, groups).
+        """(channels, groups); group 0 is one group of all channels.
 
         Raises:
             ExecutionError: The groups do not divide the channels.
         """
         count = self.length(length)
-        if group == 0 or count % group:
+        if group == 0:
+            return count, 1
+        if count % group:
             raise self.error(f"RANGE: groups of {group} do not divide {count} channels")
         return count, count // group

@@ -85,9 +85,16 @@ def _stream(core: Core, target: Ref, start: int, count: int) -> None:
     core.events["streamed"] += count
 
 
+def _fetch(core: Core, target: Ref, start: int, row: Ref, count: int) -> None:
+    chosen = int(core.i[core.words(row, 1)][0])
+    if chosen < 0:
+        raise core.error(f"RANGE: row {chosen} of a table")
+    _stream(core, target, start + chosen * count, count)
+
+
 def _theta(core: Core, target: Ref, source: Ref, length: Length, group: int, factor: float) -> None:
     count, groups = core.groups(length, group)
-    top = np.abs(core.f[core.words(source, count)]).reshape(groups, group).max(1)
+    top = np.abs(core.f[core.words(source, count)]).reshape(groups, -1).max(1)
     theta = top * np.float32(factor)
     if not np.isfinite(theta).all():
         raise NumericsError(core.place(), f"NaN or infinity in an activation (core {core.program.core})")
@@ -97,7 +104,7 @@ def _theta(core: Core, target: Ref, source: Ref, length: Length, group: int, fac
 
 def _mute(core: Core, x: Ref, theta: Ref, length: Length, group: int, zone: float) -> None:
     count, groups = core.groups(length, group)
-    values = core.f[core.words(x, count)].reshape(groups, group)
+    values = core.f[core.words(x, count)].reshape(groups, -1)
     limit = np.float32(zone) * core.f[core.words(theta, groups)]
     values[np.abs(values) < limit[:, None]] = 0
     core.events["vector"] += count
@@ -108,7 +115,7 @@ def _count(
 ) -> None:
     count, groups = core.groups(length, group)
     limit = core.f[core.words(theta, groups)][:, None]
-    values = core.f[core.words(source, count)].reshape(groups, group)
+    values = core.f[core.words(source, count)].reshape(groups, -1)
     counts = np.rint(values / np.where(limit > 0, limit, np.float32(1)))
     counts = np.clip(counts, -levels if sign == "s" else 0, levels)
     core.i[core.words(target, count)] = np.where(limit > 0, counts, np.float32(0)).astype(np.int32).ravel()
@@ -227,6 +234,7 @@ LOAD: dict[str, Callable[..., None]] = {
     "ldw": _ldw,
     "gather": _gather,
     "stream": _stream,
+    "fetch": _fetch,
 }
 ENCODE: dict[str, Callable[..., None]] = {"theta": _theta, "mute": _mute, "count": _count, "had": _had}
 CACHE: dict[str, Callable[..., None]] = {"kvrow": _kvrow, "kvcol": _kvcol, "kvword": _kvword}

@@ -201,6 +201,24 @@ halt"""
     assert simulator.take(5).view(np.float32).tolist() == [16, 17, 18, 19, 20, 21]
 
 
+def test_a_row_of_a_table_outside() -> None:
+    external = np.arange(40, dtype=np.float32).view(np.uint8)
+    code = "fetch s[0x0], 16, n[0x0], 12\nldw n[0x800], s[0x0], 3\nsendw n[0x800], 3, 0, 0\nhalt"
+    simulator = machine(f"recvw n[0x0], 1, 10, 1\n{code}", external=external)
+    simulator.put(1, 10, np.array([5], np.int32))
+    assert simulator.take(5).view(np.float32).tolist() == [19, 20, 21]
+    simulator.reset()
+    simulator.put(1, 10, np.array([-1], np.int32))
+    with pytest.raises(ExecutionError, match="RANGE: row -1 of a table"):
+        simulator.run()
+
+
+def test_group_zero_is_the_whole_vector() -> None:
+    code = "theta n[0x100], n[0x0], 3, 0, 0.5\ncount n[0x800], n[0x0], n[0x100], 3, 0, 2, u"
+    x = np.array([-1.0, 4.0, 3.1], np.float32)
+    assert evaluate(code, "3", x).view(np.int32).tolist() == [0, 2, 2]
+
+
 def test_base_registers_walk_through_memory() -> None:
     code = """base 2, 1
 loop 3
