@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.cpu_kernels import every_isa
-from helpers.spiking_llama import SpikeOptions, spiking_llama, state_inputs
+from helpers.spike_rewrite import SpikeOptions, spiking_llama, state_inputs
 from helpers.tiny_llama import tiny_llama
 
 from sdc.errors import NumericsError, TargetError
@@ -58,7 +58,7 @@ def assert_logits_agree(got: np.ndarray, want: np.ndarray) -> None:
 @pytest.fixture(scope="module", params=VARIANTS)
 def built(request, tmp_path_factory):
     options, shape = VARIANTS[request.param]
-    model = spiking_llama(tiny_llama(**shape), options)
+    model = spiking_form(tiny_llama(**shape), options)
     folder = tmp_path_factory.mktemp(request.param)
     result = build(model, folder)
     return model, load(result, folder), oracle(model, TOKENS)
@@ -84,13 +84,13 @@ def test_prefill_in_pieces_and_decode_give_what_the_whole_gives(built) -> None:
 
 @every_isa
 def test_every_instruction_set_agrees_with_the_evaluator(isa, tmp_path) -> None:
-    model = spiking_llama(tiny_llama(layers=1), SpikeOptions())
+    model = spiking_form(tiny_llama(layers=1), SpikeOptions())
     runner = load(build(model, tmp_path, isa.name), tmp_path)
     assert_logits_agree(runner.score(TOKENS), oracle(model, TOKENS))
 
 
 def test_one_artefact_holds_all_levels_and_repeats_byte_for_byte(tmp_path) -> None:
-    model = spiking_llama(tiny_llama(layers=1), SpikeOptions())
+    model = spiking_form(tiny_llama(layers=1), SpikeOptions())
     first = CpuTarget().build(model, None, _folder(tmp_path / "a"), quiet)
     again = CpuTarget().build(model, None, _folder(tmp_path / "b"), quiet)
     assert [f.name for f in first.files] == [f.name for f in again.files]
@@ -108,7 +108,7 @@ def _folder(path: Path) -> Path:
 
 def test_a_layer_takes_at_most_nine_kernels_when_its_linears_are_merged() -> None:
     def launches(layers: int) -> int:
-        model = spiking_llama(tiny_llama(layers=layers, head_dim=16), SpikeOptions())
+        model = spiking_form(tiny_llama(layers=layers, head_dim=16), SpikeOptions())
         return lower_model(model, best_level()).launches["decode"]
 
     # q, k, v are three linears here, gate and up two: three launches more than when merged.
@@ -126,7 +126,7 @@ def test_more_tokens_than_the_cache_holds_are_refused(built) -> None:
 
 
 def test_a_logit_that_is_no_number_is_an_error(tmp_path) -> None:
-    model = spiking_llama(tiny_llama(layers=1), SpikeOptions())
+    model = spiking_form(tiny_llama(layers=1), SpikeOptions())
     huge = np.full_like(model.params["head.scale"].value(), 3e38)
     model.params["head.scale"] = array_param("head.scale", huge)
     runner = load(build(model, tmp_path), tmp_path)
