@@ -74,7 +74,7 @@ def edges(length: int, parts: int, quantum: int = 1) -> NDArray[np.int64]:
 
 
 def cut_accumulate(op: Accumulate, encode: Encode, core: Core, stored_bits: int, synapse_bytes: int) -> Cut:
-    """The cheapest grid of tiles whose weights and accumulators fit: fewest cores, then least traffic.
+    """The grid of tiles that takes the fewest cores; of several, the one with the least traffic.
 
     Args:
         encode: Where the spikes come from.
@@ -84,30 +84,27 @@ def cut_accumulate(op: Accumulate, encode: Encode, core: Core, stored_bits: int,
         DoesNotFit: Not even one neuron with one group fits.
     """
     groups = op.width // op.group
-    best: tuple[float, float, int, int] | None = None
+    found: list[tuple[int, float, int, int]] = []
     for cols in range(1, groups + 1):
         per_tile = -(-groups // cols)
-        row_bytes = _row_bytes(per_tile)
         fitting = min(
             synapse_bytes * 8 // (per_tile * op.group * stored_bits),
-            (core.neuron_memory_bytes - per_tile * WORD) // row_bytes,
+            (core.neuron_memory_bytes - per_tile * WORD) // _row_bytes(per_tile),
         )
         if fitting < 1:
             continue
         rows = -(-op.rows // min(fitting, op.rows))
         traffic = op.width * encode.spikes_per_neuron * rows + op.rows * (cols - 1)
-        candidate = (float(rows * cols), traffic, rows, cols)
-        best = min(best, candidate) if best else candidate
-        if best[0] * 1.25 < cols:
-            break
-    if best is None:
+        found.append((rows * cols, traffic, rows, cols))
+    if not found:
         raise DoesNotFit(
             f"{op.name}: one neuron with one group of {op.group} inputs needs "
             f"{op.group * stored_bits // 8} bytes of weights and {_row_bytes(1) + WORD} bytes of state; a "
             "core has "
             f"{synapse_bytes} and {core.neuron_memory_bytes}. Use smaller groups or a larger core."
         )
-    return _accumulate(op, encode, core, stored_bits, best[2], best[3])
+    _, _, rows, cols = min(found)
+    return _accumulate(op, encode, core, stored_bits, rows, cols)
 
 
 def _row_bytes(groups: int) -> int:
