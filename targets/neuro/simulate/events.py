@@ -42,12 +42,7 @@ def accum(core: Core, tag: int, number: int, coding: str, sources: int) -> bool:
     if len(index):
         outputs = core.length(synapse.outputs)
         core.events["synops"] += len(index) * outputs
-        weight = _step_weight(coding, loop)
-        for group, start, end, order in _by_group(index, synapse.group):
-            rows = _rows(core, synapse, index[order[start:end]], outputs)
-            sums = _signed_sum(rows, negative[order[start:end]])
-            base = Ref(synapse.acc.address + group * outputs, synapse.acc.base)
-            core.i[core.words(base, outputs)] += np.int32(weight) * sums
+        _add_rows(core, synapse, index, negative, outputs, _step_weight(coding, loop))
     return True
 
 
@@ -107,13 +102,28 @@ def _step_weight(coding: str, loop: Loop) -> int:
     return -1 if coding == "binary" and loop.iteration >= loop.count // 2 else 1
 
 
-def _by_group(index: NDArray, group: int) -> list[tuple[int, int, int, NDArray]]:
-    """(group, start, end, order): the runs of spikes that feed one group, in the order of axons."""
-    order = np.argsort(index, kind="stable")
-    groups = index[order] // group
-    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
-    ends = np.r_[starts[1:], len(groups)]
-    return [(int(groups[a]), int(a), int(b), order) for a, b in zip(starts, ends, strict=True)]
+def _add_rows(
+    core: Core, synapse: Slot, index: NDArray, negative: NDArray, outputs: int, weight: int
+) -> None:
+    """Adds or subtracts the rows of one step: runs of equal group and sign are summed, then weighed."""
+    key = index // synapse.group * 2 + negative
+    order = key.argsort(kind="stable")
+    key = key[order]
+    rows = _rows(core, synapse, index[order], outputs)
+    first, last = int(key[0]) // 2, int(key[-1]) // 2
+    region = Ref(synapse.acc.address + first * outputs, synapse.acc.base)
+    acc = core.i[core.words(region, (last - first + 1) * outputs)].reshape(-1, outputs)
+    starts = [0, *(np.flatnonzero(key[1:] != key[:-1]) + 1).tolist()]
+    factor = np.int32(weight)
+    for start, end in zip(starts, [*starts[1:], len(key)], strict=True):
+        total = np.add.reduce(rows[start:end], axis=0, dtype=np.int32)
+        if weight != 1:
+            total *= factor
+        group, subtract = divmod(int(key[start]), 2)
+        if subtract:
+            acc[group - first] -= total
+        else:
+            acc[group - first] += total
 
 
 def _rows(core: Core, synapse: Slot, axons: NDArray, outputs: int) -> NDArray:
@@ -121,8 +131,11 @@ def _rows(core: Core, synapse: Slot, axons: NDArray, outputs: int) -> NDArray:
     size = (outputs * synapse.bits + 7) // 8
     last = int(axons.max())
     window = core.s[core.bytes(Ref(synapse.rows), last * synapse.stride + size)]
-    rows = np.lib.stride_tricks.as_strided(window, (last + 1, size), (synapse.stride, 1), writeable=False)
-    packed: NDArray = rows[axons]
+    if synapse.stride == size:
+        packed: NDArray = window.reshape(last + 1, size).take(axons, axis=0)
+    else:
+        shape, strides = (last + 1, size), (synapse.stride, 1)
+        packed = np.lib.stride_tricks.as_strided(window, shape, strides, writeable=False)[axons]
     if synapse.bits == 8:
         return packed.view(np.int8)
     if synapse.bits == 16:
@@ -132,9 +145,3 @@ def _rows(core: Core, synapse: Slot, axons: NDArray, outputs: int) -> NDArray:
     high = np.uint8(8 - synapse.bits)
     fields = (packed[..., None] >> shifts << high).view(np.int8) >> high.astype(np.int8)
     return fields.reshape(len(packed), -1)[:, :outputs]
-
-
-def _signed_sum(rows: NDArray, negative: NDArray) -> NDArray:
-    """Additions and subtractions of rows, int32 [outputs]."""
-    added = np.add.reduce(rows[~negative], axis=0, dtype=np.int32)
-    return added - np.add.reduce(rows[negative], axis=0, dtype=np.int32)
