@@ -1,4 +1,4 @@
-"""Rotary embeddings and attention: angles and masks are evaluated, and proved to be what they should be."""
+"""The standard Attention, with the caches that a decoder of ours always has."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 from tvm import relax, tirx
 
 from sdc.errors import UnsupportedOpError
 from sdc.frontends.onnx.lift.lifter import Decoding, Lifter, converter
-from sdc.frontends.onnx.lift.values import Constant, Structural, Weight
-from sdc.ir.ops import attention, kv_append, rotary
-from sdc.ir.ops.attention import visible
+from sdc.frontends.onnx.lift.masks import visibility
+from sdc.frontends.onnx.lift.values import Structural
+from sdc.ir.ops import attention, kv_append
 
 __all__ = ["NotCausalError"]
 
@@ -23,84 +22,97 @@ class NotCausalError(Exception):
     """An attention sees later tokens: the graph is no decoder."""
 
 
-@converter("RotaryEmbedding")
-def _rotary(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
-    heads = node.attributes.get_int("num_heads", 0)
-    flat = len(x.ty.shape.values) == 3
-    rows = _split_heads(lifter, x, heads, node) if flat else lifter.permute(x, [0, 2, 1, 3])
-    cos, sin = (_angles(lifter, node, i) for i in (1, 2))
-    interleaved = bool(node.attributes.get_int("interleaved", 0))
-    position = lifter.decoding.position if lifter.decoding else relax.const(np.array(0, np.int64))
-    table = [lifter.table(f"rotary.{n}", a) for n, a in (("cos", cos), ("sin", sin))]
-    turned = lifter.emit(rotary(rows, *table, position, interleaved=interleaved))
-    if lifter.decoding:
-        lifter.decoding.rope = "interleaved" if interleaved else "half-split"
-    return lifter.emit(relax.op.reshape(turned, x.ty.shape)) if flat else lifter.permute(turned, [0, 2, 1, 3])
-
-
-def _angles(lifter: Lifter, node: ir.Node, index: int) -> NDArray:
-    """The table [max_seq, r / 2] behind a cos or sin input, checked to follow the position.
-
-    Raises:
-        UnsupportedOpError: The angles depend on more than the position.
-    """
-    value = node.inputs[index]
-    assert value is not None
-    length = lifter.decoding.max_seq if lifter.decoding else 512
-    ids = node.inputs[3] if len(node.inputs) > 3 else None
-    if ids is not None and isinstance(lifter.values[id(value)], Constant | Weight):
-        table = lifter.array(value)
-        found = lifter.interpreter({"batch": 1, "seq": 3, "past": 0}).number(ids).reshape(-1)
-        if isinstance(lifter.values[id(ids)], Structural) and found.tolist() == [0, 1, 2]:
-            return table[:length]
-    elif ids is None and isinstance(lifter.values[id(value)], Structural):
-        table = _rows(lifter, value, length, 0)
-        if np.allclose(_rows(lifter, value, 3, 0), table[:3], atol=1e-5):
-            return table
-    raise UnsupportedOpError(
-        [f'node "{node.name}" (op RotaryEmbedding): its angles depend on more than the position']
-    )
-
-
-def _rows(lifter: Lifter, value: ir.Value, seq: int, past: int) -> NDArray:
-    array = lifter.interpreter({"batch": 1, "seq": seq, "past": past}).number(value)
-    return array.reshape(-1, array.shape[-1])
-
-
 @converter("Attention")
 def _attention(lifter: Lifter, node: ir.Node) -> Any:
-    q, k, v = (lifter.expr(node.inputs[i]) for i in range(3))  # type: ignore[arg-type]
-    flat = len(q.ty.shape.values) == 3
-    heads, kv_heads = (node.attributes.get_int(a, 0) for a in ("q_num_heads", "kv_num_heads"))
-    if flat:
-        q, k, v = (_split_heads(lifter, x, h, node) for x, h in ((q, heads), (k, kv_heads), (v, kv_heads)))
-    else:
-        q, k, v = (lifter.permute(x, [0, 2, 1, 3]) for x in (q, k, v))
-    scale = node.attributes.get_float("scale", 0.0) or 1 / math.sqrt(int(q.ty.shape.values[3]))
+    _check_attributes(node)
+    q, k, v = (_rows_of_heads(lifter, node, i) for i in range(3))
     mask = node.inputs[3] if len(node.inputs) > 3 else None
-    causal = _is_causal(lifter, node, mask)
-    attrs = {
-        "scale": scale,
-        "causal": causal,
+    attrs: dict[str, Any] = {
+        "scale": node.attributes.get_float("scale", 0.0) or 1 / math.sqrt(int(q.ty.shape.values[3])),
         "softcap": node.attributes.get_float("softcap", 0.0),
         "name": lifter.op_name(None, node),
     }
-    if lifter.decoding is None:
-        k, v = (lifter.permute(x, [0, 2, 1, 3]) for x in (k, v))
-        out = lifter.emit(attention(q, k, v, relax.const(np.array(0, np.int64)), **attrs))
-    elif not causal:
-        raise NotCausalError
-    else:
+    if lifter.decoding is not None:
+        seen = visibility(lifter, node, mask)
+        if not seen.causal:
+            raise NotCausalError
         lifter.decoding.heads = int(q.ty.shape.values[2])
         k, v = (_append(lifter, lifter.decoding, x) for x in (k, v))
+        attrs |= {"causal": True, "window": seen.window}
         out = lifter.emit(attention(q, k, v, lifter.decoding.position, **attrs))
-    if flat:
-        shape = list(out.ty.shape.values)
-        result = lifter.emit(relax.op.reshape(out, [shape[0], shape[1], shape[2] * shape[3]]))
     else:
-        result = lifter.permute(out, [0, 2, 1, 3])
-    return (result, k, v)
+        out, k, v = _stateless(lifter, node, (q, k, v), mask, attrs)
+    if len(lifter.expr(node.inputs[0]).ty.shape.values) == 4:  # type: ignore[arg-type]
+        return (lifter.permute(out, [0, 2, 1, 3]), k, v)
+    batch, seq, heads, width = out.ty.shape.values
+    return (lifter.emit(relax.op.reshape(out, [batch, seq, heads * width])), k, v)
+
+
+def _check_attributes(node: ir.Node) -> None:
+    """Refuses what opset 24 and later add: keys padded per sequence, and the scores as an output.
+
+    Raises:
+        UnsupportedOpError: The node asks for one of these.
+    """
+    where = f'node "{node.name}" (op Attention)'
+    if len(node.inputs) > 6 and node.inputs[6] is not None:
+        raise UnsupportedOpError([f"{where}: keys padded per sequence (nonpad_kv_seqlen)"])
+    if len(node.outputs) > 3 and node.outputs[3].name:
+        raise UnsupportedOpError([f"{where}: the scores as an output (qk_matmul_output)"])
+    known = {"scale", "softcap", "is_causal", "q_num_heads", "kv_num_heads", "softmax_precision"}
+    other = set(node.attributes) - known - {"qk_matmul_output_mode"}
+    if other:
+        raise UnsupportedOpError([f"{where}: attributes {', '.join(sorted(other))}"])
+
+
+def _stateless(
+    lifter: Lifter, node: ir.Node, qkv: tuple[relax.Expr, ...], mask: ir.Value | None, attrs: dict[str, Any]
+) -> tuple[relax.Expr, relax.Expr, relax.Expr]:
+    """Attention without a cache of ours; keys may follow those of the node's own past inputs."""
+    q, *rows = qkv
+    k, v = (lifter.permute(x, [0, 2, 1, 3]) for x in rows)
+    past: Any = 0
+    if len(node.inputs) > 5 and node.inputs[4] is not None:
+        old = [lifter.expr(node.inputs[i]) for i in (4, 5)]  # type: ignore[arg-type]
+        past = old[0].ty.shape.values[2]
+        k, v = (lifter.emit(relax.op.concat([o, x], 2)) for o, x in zip(old, (k, v), strict=True))
+    if not isinstance(past, int | tirx.IntImm):
+        raise UnsupportedOpError(
+            [f'node "{node.name}" (op Attention): a past of symbolic length in no decoder']
+        )
+    bias = None
+    if mask is None or isinstance(lifter.values[id(mask)], Structural):
+        seen = visibility(lifter, node, mask)
+        attrs |= {"causal": seen.causal, "window": seen.window}
+    else:
+        bias = _additive(lifter, mask, k)
+        attrs["causal"] = bool(node.attributes.get_int("is_causal", 0))
+    position = relax.const(np.array(int(past), np.int64))
+    return lifter.emit(attention(q, k, v, position, bias, **attrs)), k, v
+
+
+def _additive(lifter: Lifter, mask: ir.Value, k: relax.Expr) -> relax.Expr:
+    """A mask of activations, [.., n, S] bool or float, as float32 of rank 4 that is added to the scores."""
+    x = lifter.expr(mask)
+    if x.ty.dtype == "bool":
+        hidden = relax.const(np.array(-np.finfo(np.float32).max, np.float32))
+        x = lifter.emit(relax.op.where(x, relax.const(np.array(0, np.float32)), hidden))
+    missing = 4 - len(x.ty.shape.values)
+    if missing:
+        x = lifter.emit(relax.op.expand_dims(x, list(range(missing))))
+    shape, keys = list(x.ty.shape.values), k.ty.shape.values[2]
+    if isinstance(shape[3], int | tirx.IntImm) and int(shape[3]) == 1:
+        x = lifter.emit(relax.op.broadcast_to(x, [*shape[:3], keys]))
+    return x
+
+
+def _rows_of_heads(lifter: Lifter, node: ir.Node, index: int) -> relax.Expr:
+    """Query, key or value as [batch, seq, heads, channels]."""
+    x = lifter.expr(node.inputs[index])  # type: ignore[arg-type]
+    if len(x.ty.shape.values) == 4:
+        return lifter.permute(x, [0, 2, 1, 3])
+    heads = node.attributes.get_int("kv_num_heads" if index else "q_num_heads", 0)
+    return _split_heads(lifter, x, heads, node)
 
 
 def _append(lifter: Lifter, decoding: Decoding, rows: relax.Expr) -> relax.Expr:
@@ -119,39 +131,3 @@ def _split_heads(lifter: Lifter, x: relax.Expr, heads: int, node: ir.Node) -> re
     if not heads:
         raise UnsupportedOpError([f'node "{node.name}" (op {node.op_type}) does not say its number of heads'])
     return lifter.emit(relax.op.reshape(x, [batch, seq, heads, int(width) // heads]))
-
-
-def _is_causal(lifter: Lifter, node: ir.Node, mask: ir.Value | None) -> bool:
-    """Whether the mask, evaluated for several lengths, is the causal one.
-
-    Raises:
-        UnsupportedOpError: It is neither causal nor open.
-    """
-    if node.attributes.get_int("is_causal", 0):
-        return True
-    if mask is None:
-        return False
-    where = f'node "{node.name}" (op Attention)'
-    if not isinstance(lifter.values[id(mask)], Structural | Constant):
-        raise UnsupportedOpError([f"{where}: its mask depends on activations"])
-    pasts = (0, 3) if lifter.decoding and _has_past(lifter) else (0,)
-    answers = set()
-    for seq, past in ((s, p) for s in (1, 6, 33) for p in pasts):
-        number = lifter.interpreter({"batch": 1, "seq": seq, "past": past}).number(mask)
-        seen = number if number.dtype == bool else number > -1e4
-        seen = np.broadcast_to(seen, (*seen.shape[:-2], seq, seen.shape[-1])).reshape(
-            -1, seq, seen.shape[-1]
-        )[0]
-        if seen.shape[-1] == past + seq and (seen == visible(seq, past + seq, past, True, 0)).all():
-            answers.add("causal")
-        if seen.all():
-            answers.add("open")
-    if answers == {"open"} or (answers and "causal" not in answers):
-        return False
-    if "causal" in answers:
-        return True
-    raise UnsupportedOpError([f"{where}: its mask is neither causal nor open"])
-
-
-def _has_past(lifter: Lifter) -> bool:
-    return any("past" in str(i.name) for i in lifter.model.graph.inputs)

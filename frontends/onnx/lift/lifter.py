@@ -62,6 +62,7 @@ class Lifter:
         self.values: dict[int, Lifted] = {}
         self.params: dict[str, Param] = {}
         self.stored: dict[int, Param] = {}
+        self.memo: dict[str, Any] = {}
         self.variables: dict[str, relax.Var] = {}
         self.symbols: dict[str, tirx.Var] = {}
         self.op_names: set[str] = set()
@@ -89,7 +90,7 @@ class Lifter:
 
     def _foldable(self, node: ir.Node) -> bool:
         """Whether a node without a rule is never asked for one: it depends on shapes or constants alone."""
-        marks: dict[int, bool] = self.__dict__.setdefault("_marks", {})
+        marks: dict[int, bool] = self.memo.setdefault("fixed", {})
         if not marks:
             for n in self.model.graph:
                 fixed = all(v is None or self._fixed(v, marks) for v in n.inputs) or n.op_type == "Shape"
@@ -181,7 +182,7 @@ class Lifter:
         """Numbers of structural values where ``batch``, ``seq``, ``past`` and others have these sizes."""
         by_symbol = {self.symbol(name): size for name, size in sizes.items()}
         for name, var in self.symbols.items():
-            by_symbol.setdefault(var, sizes.get(name, 3))
+            by_symbol.setdefault(var, sizes["batch"] if "batch" in name else sizes["seq"])
         return Interpreter(self.dims_of, _input_numbers(sizes), by_symbol)
 
     # -- constants and weights -----------------------------------------------------------------------

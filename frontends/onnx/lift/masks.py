@@ -1,0 +1,102 @@
+"""What a query sees: the mask, evaluated for several lengths, is proved to be causal, windowed or open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from sdc.errors import UnsupportedOpError
+from sdc.frontends.onnx.lift.lifter import Lifter
+from sdc.frontends.onnx.lift.values import Constant, Grown, Structural
+from sdc.ir.ops.attention import visible
+
+__all__ = ["Visibility", "visibility"]
+
+HIDDEN = -1e4  # exporters write -inf, the lowest float16 or float32, or -10000 (BERT) for "not visible"
+LENGTHS = (1, 6, 33)
+STATELESS_LENGTH = 300
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """What ``sdc.attention`` needs to know; ``Visibility(False)`` sees every key.
+
+    Attributes:
+        causal: Later tokens are hidden.
+        window: Keys that a query sees, itself included; 0 means all earlier ones.
+    """
+
+    causal: bool
+    window: int = 0
+
+
+def visibility(lifter: Lifter, node: ir.Node, mask: ir.Value | None) -> Visibility:
+    """The one :class:`Visibility` that agrees with an Attention's mask at every length that is tried.
+
+    The longest length is the decoder's ``max_seq``, so that a sliding window cannot hide behind short texts.
+
+    Raises:
+        UnsupportedOpError: None agrees, the mask adds a bias to scores, or it depends on activations.
+    """
+    is_causal = bool(node.attributes.get_int("is_causal", 0))
+    grown = isinstance(lifter.values[id(node.inputs[1])], Grown)
+    if mask is None and not grown:
+        return Visibility(is_causal)  # aligned with the first key, or behind the node's own past input
+    if mask is not None and not isinstance(lifter.values[id(mask)], Structural | Constant):
+        raise _refuse(node, "depends on activations")
+    key = (id(mask), is_causal, grown)
+    known: dict[tuple[int, bool, bool], Visibility] = lifter.memo.setdefault("visibility", {})
+    if key not in known:
+        known[key] = _agree(lifter, node, mask, is_causal, grown)
+    return known[key]
+
+
+def _agree(lifter: Lifter, node: ir.Node, mask: ir.Value | None, is_causal: bool, grown: bool) -> Visibility:
+    own_past = len(node.inputs) > 4 and node.inputs[4] is not None
+    trials = _trials(lifter, grown or own_past)
+    found = []
+    for seq, past in trials:
+        seen = np.ones((1, seq, past + seq), bool) if mask is None else _seen(lifter, node, mask, seq, past)
+        if is_causal:
+            seen = seen & visible(seq, past + seq, past if own_past else 0, True, 0)
+        found.append(seen)
+    longest = found[-1][0][-1]
+    for answer in (Visibility(False), Visibility(True), Visibility(True, int(longest.sum()))):
+        expected = (visible(s, p + s, p, answer.causal, answer.window) for s, p in trials)
+        if all((seen == want).all() for seen, want in zip(found, expected, strict=True)):
+            return answer
+    raise _refuse(node, "is neither causal, nor a sliding window, nor open")
+
+
+def _trials(lifter: Lifter, has_past: bool) -> list[tuple[int, int]]:
+    """Pairs (tokens of the call, tokens before it); the last reaches farthest."""
+    if lifter.decoding is None:
+        return [(n, 0) for n in (*LENGTHS, STATELESS_LENGTH)]
+    longest = max(lifter.decoding.max_seq, LENGTHS[-1])
+    if not has_past:
+        return [(n, 0) for n in (*LENGTHS, longest)]
+    return [(n, past) for n in LENGTHS for past in (0, 3)] + [(1, longest - 1)]
+
+
+def _seen(lifter: Lifter, node: ir.Node, mask: ir.Value, seq: int, past: int) -> NDArray:
+    """The mask as bool [rows, seq, past + seq]; rows are batch times heads.
+
+    Raises:
+        UnsupportedOpError: It is not one of zeros and "not visible", or has another width.
+    """
+    number = lifter.interpreter({"batch": 1, "seq": seq, "past": past}).number(mask)
+    if number.dtype != bool:
+        if not ((number == 0) | (number <= HIDDEN)).all():
+            raise _refuse(node, "adds a bias to the scores")
+        number = number == 0
+    if number.ndim < 2 or number.shape[-1] not in (1, past + seq) or number.shape[-2] not in (1, seq):
+        raise _refuse(node, f"has shape {list(number.shape)} for {seq} queries and {past + seq} keys")
+    full = np.broadcast_to(number, (*number.shape[:-2], seq, past + seq))
+    return full.reshape(-1, seq, past + seq)
+
+
+def _refuse(node: ir.Node, why: str) -> UnsupportedOpError:
+    return UnsupportedOpError([f'node "{node.name}" (op Attention): its mask {why}'])
