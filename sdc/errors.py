@@ -58,7 +58,9 @@ class UnsupportedOpError(ModelError):
         self.offenders = tuple(offenders)
         count = len(self.offenders)
         what = "an operation" if count == 1 else f"{count} operations"
-        super().__init__(f"the model holds {what} without a lifting rule: {'; '.join(self.offenders)} ({hint})")
+        super().__init__(
+            f"the model holds {what} without a lifting rule: {'; '.join(self.offenders)} ({hint})"
+        )
 
 
 class PassError(SdcError):
