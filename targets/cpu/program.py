@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from typing import Any
 
 import tvm
 from tvm import relax
 
 from sdc.errors import TargetError
 from sdc.ir.model import Model
+from sdc.ir.ops import shape_of
 from sdc.targets.cpu.isa import Isa
 from sdc.targets.cpu.lower.lowering import Lowering, PackedWeights, State
 
@@ -97,6 +99,45 @@ def _pipeline() -> tvm.transform.Pass:
             passes.LowerRuntimeBuiltin(),
             passes.ComputePrimValue(),
             passes.VMShapeLower(),
+            _skip_fixed_checks(),
             passes.AttachGlobalSymbol(),
         ]
     )
+
+
+def _skip_fixed_checks() -> tvm.transform.Pass:
+    """Drops the checks of shape and dtype, two a weight and call, of parameters that the runner itself provides.
+
+    A decoder of 30 layers has 300 weights; checking them again for every token costs a tenth of the token.
+    Parameters of symbolic shape keep theirs: the same calls read the sizes.
+    """
+    checks = ("vm.builtin.check_tensor_info", "vm.builtin.match_shape")
+
+    def is_check(value: Any, fixed: set[Any]) -> bool:
+        return (
+            isinstance(value, relax.Call)
+            and isinstance(value.op, relax.ExternFunc)
+            and str(value.op.global_symbol) in checks
+            and value.args[0] in fixed
+        )
+
+    def strip(function: relax.Function) -> relax.Function:
+        fixed = {v for v in function.params if all(isinstance(d, int) for d in shape_of(v, "parameter"))}
+        blocks = [
+            relax.BindingBlock([b for b in block.bindings if not is_check(b.value, fixed)])
+            for block in function.body.blocks
+        ]
+        body = relax.SeqExpr(blocks, function.body.body)
+        return relax.Function(
+            function.params, body, function.ret_ty, bool(function.is_pure), attrs=function.attrs
+        )
+
+    @tvm.transform.module_pass(opt_level=0, name="SkipFixedChecks")
+    def run(module: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+        made = module.clone()
+        for gvar, function in module.functions_items():
+            if isinstance(function, relax.Function):
+                made.update_func(gvar, strip(function))
+        return made
+
+    return run

@@ -15,8 +15,10 @@ from tvm import relax
 from sdc.errors import NumericsError, TargetError
 from sdc.ir.model import Model
 from sdc.ir.ops import shape_of
+from sdc.targets.cpu.firing import watched
 from sdc.targets.cpu.lower.lowering import State
 from sdc.targets.cpu.program import Lowered
+from sdc.targets.firing import Firing
 
 __all__ = ["DecoderRunner", "GraphRunner", "Signature"]
 
@@ -100,7 +102,9 @@ def _tensors(signature: Signature, weights: Mapping[str, NDArray]) -> list[Any]:
 
 def _check_finite(logits: NDArray) -> None:
     # A sum is finite unless a term is not (or it overflows, which no logits do).
-    if not np.isfinite(logits.sum()):
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = logits.sum()
+    if not np.isfinite(total):
         raise NumericsError(
             "logits", "a logit is NaN or infinite; the statistics run names the operation where it began"
         )
@@ -150,6 +154,16 @@ class DecoderRunner:
         logits = np.concatenate([self._run("score", chunk) for chunk in self._chunks(tokens)])
         _check_finite(logits)
         return logits
+
+    def score_with_firing(self, tokens: NDArray | Sequence[int]) -> tuple[NDArray, Firing]:
+        """Appends tokens [n]; all logits [n, vocab], NaN and infinity included, and what fired."""
+        firing, logits = Firing(), []
+        with watched(self._machine, firing) as watch:
+            for chunk in self._chunks(tokens):
+                watch.begin(self.position)
+                logits.append(self._run("score", chunk))
+                firing.tokens += chunk.size
+        return np.concatenate(logits), firing
 
     def _chunks(self, tokens: NDArray | Sequence[int]) -> list[NDArray]:
         array = np.asarray(tokens, np.int64).reshape(-1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.cpu_kernels import every_isa
-from helpers.spike_rewrite import SpikeOptions, spiking_llama, state_inputs
+from helpers.spiking_form import SpikeOptions, spiking_form, state_inputs
 from helpers.tiny_llama import tiny_llama
 
 from sdc.errors import NumericsError, TargetError
