@@ -1,7 +1,7 @@
-"""Weights on disk: a safetensors file whose tensors lie at multiples of 64 bytes, so that it can be run from.
+"""Weights on disk: a safetensors file with tensors at multiples of 64 bytes, so that programs run from it.
 
-The format (github.com/huggingface/safetensors, README, "Format"): eight bytes of header length, a JSON header,
-then the tensors without holes. Gaps are filled with tensors of their own, named ``_pad.N``.
+The format (github.com/huggingface/safetensors, README, "Format"): eight bytes of header length, a JSON
+header, then the tensors without holes. Gaps are filled with tensors of their own, named ``_pad.N``.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _header(params: Mapping[str, Param]) -> bytes:
 def map_weights(path: Path) -> dict[str, NDArray]:
     """The tensors of a file written by :func:`write_weights`, memory-mapped.
 
-    The mapping is private (copy on write): DLPack hands on only writable memory, and nothing reaches the file.
+    The mapping is private (copy on write): DLPack hands on only writable memory; nothing reaches the file.
 
     Raises:
         CorruptArtefactError: The file is not what its header says.
@@ -93,7 +93,9 @@ def map_weights(path: Path) -> dict[str, NDArray]:
             name: _view(raw, entry, start) for name, entry in header.items() if not name.startswith("_pad.")
         }
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptArtefactError(f"{path}: damaged weights file ({error}); compile the model again") from error
+        raise CorruptArtefactError(
+            f"{path}: damaged weights file ({error}); compile the model again"
+        ) from error
 
 
 def _view(raw: NDArray, entry: dict[str, Any], start: int) -> NDArray:

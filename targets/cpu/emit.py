@@ -45,11 +45,10 @@ Buffer = Any
 
 def prim_func(name: str, body: Callable[[], None]) -> tirx.PrimFunc:
     """Records ``body`` (which declares its buffers with :func:`declare`) as a private PrimFunc."""
-    with IRBuilder() as builder:
-        with T.prim_func(is_private=True, s_tir=True):
-            T.func_name(name)
-            T.func_attr({"tirx.noalias": True})
-            body()
+    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
+        T.func_name(name)
+        T.func_attr({"tirx.noalias": True})
+        body()
     return builder.get()
 
 
@@ -143,8 +142,9 @@ def fit(size: int, lanes: int) -> int:
 def let(value: Expr) -> Expr:
     """Names a value, so that it is computed once.
 
-    TVM's simplifier substitutes pure values into each other, and a chain of them grows exponentially. It leaves
-    alone what is read from memory, so all but indices pass through an array that LLVM turns into a register.
+    TVM's simplifier substitutes pure values into each other, and a chain of them grows exponentially. It
+    leaves alone what is read from memory, so all but indices pass through an array that LLVM turns into a
+    register.
     """
     dtype = value.ty.dtype
     if dtype.lanes == 1 and str(dtype).startswith("int"):

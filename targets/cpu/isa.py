@@ -118,9 +118,7 @@ def _wide_pairs(unsigned: Expr, signed: Expr, lanes: int) -> Expr:
     low = const(255, "int16", 2 * lanes)
     even = (u & low, tirx.shift_right(tirx.shift_left(s, eight), eight))
     odd = (tirx.shift_right(u, eight) & low, tirx.shift_right(s, eight))
-    madd = [
-        tirx.call_llvm_pure_intrin(lane_type("int32", lanes), _MADD[lanes], a, b) for a, b in (even, odd)
-    ]
+    madd = [tirx.call_llvm_pure_intrin(lane_type("int32", lanes), _MADD[lanes], a, b) for a, b in (even, odd)]
     return madd[0] + madd[1]
 
 

@@ -1,7 +1,7 @@
 """Compiled programs on disk: two object files an instruction set, loaded without a linker or compiler.
 
-TVM's ``export_library`` collects a program's object files (machine code, and the virtual machine's byte code) and
-hands them to a linker. Ours keeps them as they are, and LLVM's ORC loader (apache-tvm-ffi-orcjit) maps them.
+TVM's ``export_library`` collects a program's object files (machine code, and the virtual machine's byte code)
+and hands them to a linker. Ours keeps them as they are; LLVM's ORC loader (apache-tvm-ffi-orcjit) maps them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sdc.errors import TargetError
 
 __all__ = ["load_objects", "save_objects"]
 
-# Our objects need no C++ runtime. Without a name the loader would ask the machine's C++ compiler where its is.
+# Our objects need no C++ runtime. Without this name the loader would ask the machine's C++ compiler for one.
 _NO_COMPILER = "no-compiler"
 
 

@@ -26,7 +26,9 @@ class PackWeight:
         full = np.zeros((spec.blocks * ROW_BLOCK, spec.groups, spec.padded_group), np.uint8)
         shifted = array.astype(np.int16) + spec.offset
         full[:] = spec.offset
-        full[: spec.rows, :, : spec.group] = shifted.reshape(spec.rows, spec.groups, spec.group).astype(np.uint8)
+        full[: spec.rows, :, : spec.group] = shifted.reshape(spec.rows, spec.groups, spec.group).astype(
+            np.uint8
+        )
         if spec.bits == 4:
             pairs = full.reshape(-1, spec.groups, spec.words, 2, 4)
             full = pairs[..., 0, :] | (pairs[..., 1, :] << 4)

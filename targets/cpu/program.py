@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from typing import Any
 
 import tvm
-from tvm import relax
+from tvm import relax, te, tirx
 
 from sdc.errors import TargetError
 from sdc.ir.model import Model
@@ -17,7 +16,8 @@ from sdc.targets.cpu.lower.lowering import Lowering, PackedWeights, State
 
 __all__ = ["CHUNK", "Lowered", "compile_module", "lower_model"]
 
-# Tokens that prefill and score take at once: enough to read each weight once for many, few enough to stay in cache.
+# Tokens that prefill and score take at once: many, so that a weight is read once for all of them, but few
+# enough that their activations stay in the second-level cache.
 CHUNK = 128
 
 
@@ -89,7 +89,7 @@ def _pipeline() -> tvm.transform.Pass:
         [
             relax.backend.DispatchSampling(),
             relax.backend.DispatchSortScan(),
-            passes.LegalizeOps(skip_ops=["relax.reshape"]),
+            passes.LegalizeOps({"relax.nn.relu": _relu}, skip_ops=["relax.reshape"]),
             passes.ToNonDataflow(),
             passes.RemovePurityChecking(),
             passes.CallTIRRewrite(),
@@ -105,8 +105,18 @@ def _pipeline() -> tvm.transform.Pass:
     )
 
 
+def _relu(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """max(x, 0) that lets NaN pass; TVM's own turns NaN into 0, and the error would never be seen."""
+
+    def compute(x: te.Tensor) -> te.Tensor:
+        zero = tirx.const(0, x.dtype)
+        return te.compute(x.shape, lambda *i: tirx.Select(x(*i) < zero, zero, x(*i)), name="relu")
+
+    return builder.call_te(compute, *call.args, primfunc_name_hint="relu")
+
+
 def _skip_fixed_checks() -> tvm.transform.Pass:
-    """Drops the checks of shape and dtype, two a weight and call, of parameters that the runner itself provides.
+    """Drops the checks of shape and dtype of parameters that the runner provides, two a weight and call.
 
     A decoder of 30 layers has 300 weights; checking them again for every token costs a tenth of the token.
     Parameters of symbolic shape keep theirs: the same calls read the sizes.

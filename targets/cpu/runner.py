@@ -28,13 +28,13 @@ class Signature:
     """How a program's functions are called: plain data, kept in the manifest.
 
     Attributes:
-        inputs: Names and dtypes of run-time inputs that are no states.
+        inputs: Name, dtype and shape (-1: any length) of run-time inputs that are no states.
         weights: Names in the weights file, in the order of the parameters.
         chunk: Most tokens per call.
     """
 
     kind: Literal["decoder", "stateless"]
-    inputs: tuple[tuple[str, str], ...]
+    inputs: tuple[tuple[str, str, tuple[int, ...]], ...]
     outputs: tuple[str, ...]
     states: tuple[State, ...]
     weights: tuple[str, ...]
@@ -49,7 +49,7 @@ class Signature:
         function = model.module[model.entry]
         inputs = list(function.params)[: int(function.attrs["num_input"])]
         plain = inputs[:2] if model.info.kind == "decoder" else inputs
-        names = tuple((str(v.name), str(v.ty.dtype)) for v in plain)
+        names = tuple((str(v.name), str(v.ty.dtype), _lengths(v)) for v in plain)
         outputs = tuple(_output_names(function))
         return Signature(
             model.info.kind,
@@ -71,10 +71,14 @@ class Signature:
     def from_json(data: Mapping[str, Any]) -> Signature:
         """The inverse of :meth:`to_json`."""
         states = tuple(State(s["name"], tuple(s["shape"]), s["dtype"], s["in_place"]) for s in data["states"])
-        inputs = tuple((name, dtype) for name, dtype in data["inputs"])
+        inputs = tuple((name, dtype, tuple(shape)) for name, dtype, shape in data["inputs"])
         rest = {"inputs": inputs, "states": states}
         rest |= {k: tuple(data[k]) for k in ("outputs", "weights")}
         return Signature(**{**data, **rest})
+
+
+def _lengths(var: relax.Var) -> tuple[int, ...]:
+    return tuple(d if isinstance(d, int) else -1 for d in shape_of(var, "input"))
 
 
 def _output_names(function: relax.Function) -> list[str]:
@@ -177,7 +181,9 @@ class DecoderRunner:
     def _known(self, tokens: NDArray) -> NDArray:
         vocabulary = self._signature.vocab
         if tokens.min() < 0 or tokens.max() >= vocabulary:
-            raise TargetError(f"token ids must lie within 0..{vocabulary - 1}, got {tokens.min()}..{tokens.max()}")
+            raise TargetError(
+                f"token ids must lie within 0..{vocabulary - 1}, got {tokens.min()}..{tokens.max()}"
+            )
         return tokens
 
     def _room(self, count: int) -> None:
@@ -215,14 +221,10 @@ class GraphRunner:
         """Runs the graph.
 
         Raises:
-            TargetError: An input is missing or has another dtype.
+            TargetError: An input is missing, or has another dtype or shape.
             NumericsError: An output is NaN or infinite.
         """
-        tensors = []
-        for name, dtype in self._signature.inputs:
-            if name not in inputs or str(inputs[name].dtype) != dtype:
-                raise TargetError(f'input "{name}" must be given, as {dtype}')
-            tensors.append(tvm.runtime.tensor(np.asarray(inputs[name], order="C")))
+        tensors = [self._tensor(inputs, *expected) for expected in self._signature.inputs]
         made = self._machine["main"](*tensors, *self._weights)
         results = [made] if isinstance(made, tvm.runtime.Tensor) else list(made)
         arrays = dict(zip(self._signature.outputs, (r.numpy() for r in results), strict=True))
@@ -230,3 +232,16 @@ class GraphRunner:
             if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
                 raise NumericsError(name, "the output holds NaN or infinite values")
         return arrays
+
+    def _tensor(self, inputs: Mapping[str, NDArray], name: str, dtype: str, shape: tuple[int, ...]) -> Any:
+        array = inputs.get(name)
+        fits = (
+            array is not None
+            and str(array.dtype) == dtype
+            and array.ndim == len(shape)
+            and all(want in (-1, got) for want, got in zip(shape, array.shape, strict=True))
+        )
+        if array is None or not fits:
+            got = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
+            raise TargetError(f'input "{name}" must be {dtype} {list(shape)} (-1: any length), got {got}')
+        return tvm.runtime.tensor(np.asarray(array, order="C"))

@@ -21,8 +21,10 @@ _BEST = LEVELS.index(best_level())
 every_isa = pytest.mark.parametrize("isa", LEVELS[_BEST:], ids=lambda isa: isa.name)
 
 
-def run_kernel(function: tirx.PrimFunc, isa: Isa, *inputs: NDArray, out: list[tuple[tuple[int, ...], str]]) -> Any:
-    """Calls the kernel with the inputs and fresh outputs of the given shapes and dtypes; returns the outputs."""
+def run_kernel(
+    function: tirx.PrimFunc, isa: Isa, *inputs: NDArray, out: list[tuple[tuple[int, ...], str]]
+) -> Any:
+    """Calls the kernel with the inputs and fresh outputs of the given shapes and dtypes; returns those."""
     module = build({"kernel": function}, isa.target())
     results = [tvm.runtime.tensor(np.zeros(shape, dtype)) for shape, dtype in out]
     module["kernel"](*[tvm.runtime.tensor(np.asarray(a, order="C")) for a in inputs], *results)

@@ -180,7 +180,9 @@ class _Kernel:
         with loop(self.keys.words) as word:
             spikes = broadcast(tirx.reinterpret("int32", load(self.query, (word * 4,), 4)), lanes)
             keys = load_words(self.k, (self.kv, block, word, slot, 0), lanes)
-            store(acc, (0,), dot4(self.isa, load(acc, (0,), lanes), keys, spikes, lanes, narrow=narrow), lanes)
+            store(
+                acc, (0,), dot4(self.isa, load(acc, (0,), lanes), keys, spikes, lanes, narrow=narrow), lanes
+            )
         return load(acc, (0,), lanes)
 
     def capped(self, score: Any) -> Any:
@@ -253,7 +255,9 @@ class _Kernel:
             for v in range(vectors):
                 value = load_words(self.v, (self.kv, quad, v * lanes, 0), lanes)
                 at = (v * lanes,)
-                store(acc, at, dot4(self.isa, load(acc, at, lanes), spikes, value, lanes, narrow=narrow), lanes)
+                store(
+                    acc, at, dot4(self.isa, load(acc, at, lanes), spikes, value, lanes, narrow=narrow), lanes
+                )
         factor = let(theta / total)
         row = local(self.values.channels, "float32")
         for v in range(vectors):

@@ -1,9 +1,10 @@
 """How keys and values lie in the cache, so that attention reads them in whole vectors.
 
-Keys: uint8 [heads, S/16, D/4, 16, 4], a count + 128 per byte: sixteen tokens side by side, four channels a word, as
-the byte dot product wants them (its correction is 128 * sum of the query's counts, once per head). Values:
-int8 [heads, S/4, D, 4]: four tokens a word, channels side by side, multiplied by unsigned probability counts.
-Thresholds: float32 [heads, S]. S is rounded up to whole blocks, D to whole words (keys) or vectors (values).
+Keys: uint8 [heads, S/16, D/4, 16, 4], a count + 128 per byte: sixteen tokens side by side, four channels a
+word, as the byte dot product wants them (its correction is 128 * sum of the query's counts, once per head).
+Values: int8 [heads, S/4, D, 4]: four tokens a word, channels side by side, multiplied by unsigned probability
+counts. Thresholds: float32 [heads, S]. S is rounded up to whole blocks, D to whole words (keys) or vectors
+(values).
 """
 
 from __future__ import annotations

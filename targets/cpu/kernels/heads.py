@@ -1,4 +1,4 @@
-"""Queries, keys and values of new tokens: rotary embedding, Hadamard and spike encode per head, in one kernel.
+"""Queries, keys and values of new tokens: rotary embedding, Hadamard, spike encode per head, in one kernel.
 
 Keys and values go straight into the cache (:mod:`sdc.targets.cpu.kernels.cache`).
 """
@@ -62,10 +62,10 @@ class HeadsSpec:
 
 
 def encode_heads(spec: HeadsSpec, isa: Isa) -> tirx.PrimFunc:
-    """The kernel ``(x..., position[, cos, sin][, signs per part with a block], caches..., query, query_theta)``.
+    """The kernel ``(x..., position[, cos, sin][, signs...], caches..., query, query_theta)``.
 
-    x [n, stride] float32, position int64 (). Keys and values are written to their cache and its thresholds at
-    position + i; a query's counts are [n, heads, d] int8, its theta [n, heads] float32.
+    x [n, stride] float32, position int64 (), signs [d] for each part with a block. Keys and values are written
+    to their cache and its thresholds at position + i; a query's counts are [n, heads, d] int8, its theta [n, heads] float32.
     """
     return prim_func(spec.key(), lambda: _emit(spec, isa))
 
@@ -128,9 +128,7 @@ def _rotate(row: Any, rotary: Rotary, tables: tuple[Any, ...], token: Any, isa: 
         store(row, (second,), b * cos + a * sin, lanes)
 
 
-def _encode(
-    row: Any, part: HeadSpec, isa: Isa, counts: Any, theta: Any, at: tuple[Any, Any, Any]
-) -> None:
+def _encode(row: Any, part: HeadSpec, isa: Isa, counts: Any, theta: Any, at: tuple[Any, Any, Any]) -> None:
     m, token, h = at
     slot = (m, h) if part.role == "query" else (h, token)
 

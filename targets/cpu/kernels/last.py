@@ -37,4 +37,3 @@ class LastRow:
             store(last_counts, (0, k), load(counts, (n - 1, k)))
         with loop(self.groups) as g:
             store(last_theta, (0, g), load(theta, (n - 1, g)))
-

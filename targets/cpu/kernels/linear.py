@@ -1,7 +1,7 @@
 """Spike accumulation and readout in one kernel: counts times packed integer weights, scaled to float.
 
 Weights are stored as *unsigned* bytes (w + offset) in the order in which they are read, so that the byte dot
-product of the CPU takes the signed counts as they are. sum_k (w + offset) s = sum_k w s + offset * sum_k s: the
+product of the CPU takes the signed counts as they are. sum_k (w + offset) s = sum_k w s + offset sum_k s: the
 correction is one number per token and group, the same for all rows, and accumulators start at its negative.
 Products and sums are exact in int32, so accumulators equal the reference bit for bit.
 """
@@ -107,7 +107,8 @@ class LinearSpec:
 
     def key(self) -> str:
         """A name for the kernel."""
-        flags = "".join(f for f, on in zip("ubar", (self.unsigned, self.bias, self.residual, self.raw), strict=True) if on)
+        choices = {"u": self.unsigned, "b": self.bias, "a": self.residual, "r": self.raw}
+        flags = "".join(flag for flag, on in choices.items() if on)
         tokens = self.tokens or "n"
         return (
             f"spike_linear_{tokens}x{self.width}x{self.rows}_g{self.group}_w{self.bits}_t{self.theta_groups}"
@@ -119,9 +120,9 @@ def spike_linear(spec: LinearSpec, isa: Isa) -> tirx.PrimFunc:
     """The kernel ``(counts, theta, weight, scale[, bias][, residual], out)``.
 
     counts [n, K] int8 (uint8), theta [n, Gt] float32, weight [blocks, G, words, ROW_BLOCK] int32 and
-    scale [blocks, Gw, ROW_BLOCK] float32 as packed by :mod:`sdc.targets.cpu.packing`, bias [blocks * ROW_BLOCK],
-    residual and out [n, N] float32. Parallel over blocks of output rows; a block's weights are read once per
-    call, whatever n.
+    scale [blocks, Gw, ROW_BLOCK] float32 as packed by :mod:`sdc.targets.cpu.packing`, bias
+    [blocks * ROW_BLOCK], residual and out [n, N] float32. Parallel over blocks of output rows; a block's
+    weights are read once per call, whatever n.
     """
     return prim_func(spec.key(), lambda: _Kernel(spec, isa).emit())
 
@@ -185,7 +186,9 @@ class _Kernel:
             at = (m, g * spec.padded_group + i * 4 * lanes)
             counts = tirx.reinterpret(lane_type("int32", lanes), load(self.packed, at, 4 * lanes))
             ones = const(0x01010101, "int32", lanes)
-            store(total, (0,), dot4(self.isa, load(total, (0,), lanes), ones, counts, lanes, narrow=True), lanes)
+            store(
+                total, (0,), dot4(self.isa, load(total, (0,), lanes), ones, counts, lanes, narrow=True), lanes
+            )
         return reduce_add(load(total, (0,), lanes))
 
     def block(self, block: Any) -> None:

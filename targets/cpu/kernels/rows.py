@@ -1,4 +1,4 @@
-"""Steps on one token's channels, used by the fused encoders: norms, gated activations, Hadamard, spike encode."""
+"""Steps on one token's channels for the fused encoders: norms, gated activations, Hadamard, spike encode."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Encoder:
 def exp(x: Expr, lanes: int) -> Expr:
     """e^x, float32 x lanes, within 2 ulp; NaN stays NaN.
 
-    Cephes' expf (S. Moshier, netlib.org/cephes, single/expf.c): e^x = 2^n e^r with |r| <= ln2 / 2, a polynomial
-    for e^r, and n added to the exponent bits. LLVM would call the C library once per lane instead.
+    Cephes' expf (S. Moshier, netlib.org/cephes, single/expf.c): e^x = 2^n e^r with |r| <= ln2 / 2, a
+    polynomial for e^r, and n added to the exponent bits. LLVM would call the C library once per lane instead.
     """
 
     def number(value: float) -> Expr:
@@ -131,8 +131,8 @@ def _inverse_root(mean: Expr, epsilon: float) -> Expr:
 def hadamard_row(row: Any, size: int, signs: Any, block: int, lanes: int) -> None:
     """row = H (signs * row) per block, butterflies with strides 1, 2, 4, ... as the reference has them.
 
-    Every stage goes through a small array that LLVM keeps in registers: TVM's simplifier would substitute named
-    values into each other, and the expression doubles with every stage.
+    Every stage goes through a small array that LLVM keeps in registers: TVM's simplifier would substitute
+    named values into each other, and the expression doubles with every stage.
     """
     lanes = fit(size, lanes)
     span = max(block, lanes)
@@ -210,7 +210,9 @@ def _counts(x: Expr, theta: Expr, encoder: Encoder, lanes: int) -> Expr:
     limit = broadcast(theta, lanes)
     low = -float(encoder.levels) if encoder.signed else 0.0
     rounded = let(tirx.nearbyint(x / limit))
-    clipped = tirx.max(tirx.min(rounded, const(encoder.levels, "float32", lanes)), const(low, "float32", lanes))
+    clipped = tirx.max(
+        tirx.min(rounded, const(encoder.levels, "float32", lanes)), const(low, "float32", lanes)
+    )
     if encoder.dead_zone:
         zone = broadcast(let(const(float(np.float32(encoder.dead_zone)), "float32") * theta), lanes)
         clipped = select(tirx.abs(x) < zone, const(0.0, "float32", lanes), clipped)

@@ -70,7 +70,9 @@ class Graph:
     def _tuples(self, result: Any) -> set[Any]:
         """Variables that only hold the tuple of the outputs: returning is not reading."""
         found = set()
-        while isinstance(result, relax.Var) and isinstance(self.producer.get(result), relax.Var | relax.Tuple):
+        while isinstance(result, relax.Var) and isinstance(
+            self.producer.get(result), relax.Var | relax.Tuple
+        ):
             found.add(result)
             result = self.producer[result]
         return found

@@ -53,7 +53,9 @@ class PackedWeights:
     params: dict[str, Param] = field(default_factory=dict)
     vars: dict[str, relax.Var] = field(default_factory=dict)
 
-    def var(self, name: str, packing: Transform | None = None, suffix: str = "", dtype: str = "") -> relax.Var:
+    def var(
+        self, name: str, packing: Transform | None = None, suffix: str = "", dtype: str = ""
+    ) -> relax.Var:
         """The variable of a weight, packed for its kernel."""
         key = name + suffix
         if key not in self.params:
@@ -194,7 +196,12 @@ class _Body:
     def states(self) -> list[State]:
         """The inputs after tokens and position."""
         return [
-            State(str(new.name), tuple(int(d) for d in shape_of(new, "state")), str(new.ty.dtype), old in self.in_place)
+            State(
+                str(new.name),
+                tuple(int(d) for d in shape_of(new, "state")),
+                str(new.ty.dtype),
+                old in self.in_place,
+            )
             for old, new in zip(self.graph.inputs[2:], self.inputs[2:], strict=True)
             if all(isinstance(d, int) for d in shape_of(new, "state"))
         ]
@@ -309,7 +316,9 @@ class _Body:
 
     def attention(self, step: Attention) -> None:
         heads, spec = step.heads, step.spec
-        rows, _ = rows_and_width(step.sources[0], max(p.source.stride for p in heads.parts if p.source.tensor == 0))
+        rows, _ = rows_and_width(
+            step.sources[0], max(p.source.stride for p in heads.parts if p.source.tensor == 0)
+        )
         tokens = 1 if _is_one(rows) else 0
         heads, spec = replace(heads, tokens=tokens), replace(spec, tokens=tokens)
         strides = {p.source.tensor: p.source.stride for p in heads.parts}

@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-
 from sdc.ir.ops import attributes, dtype_of, shape_of
 from sdc.targets.cpu.kernels.attention import AttentionSpec
 from sdc.targets.cpu.kernels.encode import EncodeSpec, Stream
-from sdc.targets.cpu.kernels.heads import HeadsSpec, HeadSpec, Rotary
+from sdc.targets.cpu.kernels.heads import HeadSpec, HeadsSpec, Rotary
 from sdc.targets.cpu.kernels.linear import LinearSpec
 from sdc.targets.cpu.kernels.rows import Encoder
 from sdc.targets.cpu.lower.graph import Graph
@@ -192,7 +191,9 @@ class _Chain:
     def scale(self, width: int) -> Any:
         call = self.take("multiply")
         for x, vector in ((0, 1), (1, 0)) if call is not None else ():
-            if self.graph.weight(call.args[vector]) is not None and shape_of(call.args[vector], "") == [width]:
+            if self.graph.weight(call.args[vector]) is not None and shape_of(call.args[vector], "") == [
+                width
+            ]:
                 self.move(call.args[x])
                 return call.args[vector]
         return None
@@ -361,5 +362,3 @@ def chain_rotary(chain: _Chain, position: Any) -> tuple[tuple[Any, ...], bool]:
         return (), False
     chain.move(call.args[0])
     return (call.args[1], call.args[2]), bool(attributes(call)["interleaved"])
-
-

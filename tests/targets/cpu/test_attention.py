@@ -12,7 +12,7 @@ from sdc.ir.ops import OPS
 from sdc.targets.cpu.kernels.attention import AttentionSpec, spike_attention
 from sdc.targets.cpu.kernels.cache import CacheLayout
 from sdc.targets.cpu.kernels.encode import Stream
-from sdc.targets.cpu.kernels.heads import HeadsSpec, HeadSpec, Rotary, encode_heads
+from sdc.targets.cpu.kernels.heads import HeadSpec, HeadsSpec, Rotary, encode_heads
 from sdc.targets.cpu.kernels.rows import Encoder
 
 ATTENTION = OPS["spike_attention"].reference

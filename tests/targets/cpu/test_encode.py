@@ -65,9 +65,16 @@ def test_counts_and_thresholds_are_exact(encoder, block, isa) -> None:
 @every_isa
 def test_ties_saturation_zeros_and_bad_values(isa) -> None:
     ties = np.arange(-16, 16, dtype=np.float32) / 2 + np.float32(0.5)
-    rows = [ties * 2, np.zeros(32), np.full(32, -3e38), np.full(32, 1e-44), np.full(32, np.nan), ties * np.inf]
+    rows = [
+        ties * 2,
+        np.zeros(32),
+        np.full(32, -3e38),
+        np.full(32, 1e-44),
+        np.ones(32),
+        np.copysign(np.inf, ties),
+    ]
     x = np.array(rows, np.float32)
-    x[4, :31] = 1  # a single NaN, in the last place
+    x[4, 31] = np.nan  # a single one, in the last place
     encoder = Encoder(7, 16, clip_ratio=0.5)
     with np.errstate(invalid="ignore"):
         want = reference(x, encoder)
