@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import architectures
 import onnx
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
@@ -189,12 +190,49 @@ def encoder(name: str) -> None:
     )
 
 
+def architecture(kind: str, opset: int) -> Callable[[str], None]:
+    """A decoder with input_ids, or an encoder with input_ids and attention_mask."""
+
+    def write(name: str) -> None:
+        ids = torch.arange(BATCH * SEQ).reshape(BATCH, SEQ)
+        model = architectures.build(kind)
+        decoder = kind in architectures.DECODERS
+        names = ["input_ids"] if decoder else ["input_ids", "attention_mask"]
+        export(
+            Logits(model) if decoder else Hidden(model),
+            (ids, torch.ones_like(ids))[: len(names)],
+            name,
+            opset,
+            input_names=names,
+            output_names=["logits" if decoder else "last_hidden_state"],
+            dynamic_shapes={n: {0: "batch", 1: "seq"} for n in names},
+        )
+
+    return write
+
+
+class Hidden(Logits):
+    """An encoder's last hidden state."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+
+# torch 2.13 does not write multi-query attention for opset 23 ("requires q_num_heads = kv_num_heads").
+FAILING = {("falcon", 23)}
+
 MODELS: dict[str, Callable[[str], None]] = {
     **{f"llama_dynamo_op{opset}": plain(opset, tied=opset % 2 == 0) for opset in (18, 20, 23, 24)},
     "llama_dynamo_op18_fp16": plain(18, dtype=torch.float16),
     "llama_dynamo_op23_fp16": plain(23, dtype=torch.float16),
-    **{f"llama_dynamo_masked_op{opset}": masked(opset) for opset in (18, 23)},
-    **{f"llama_dynamo_past_op{opset}": cached(opset) for opset in (18, 23)},
+    **{f"llama_dynamo_masked_op{opset}": masked(opset) for opset in (18, 20, 23, 24)},
+    **{f"llama_dynamo_past_op{opset}": cached(opset) for opset in (18, 20, 23, 24)},
+    **{
+        f"{kind}_dynamo_op{opset}": architecture(kind, opset)
+        for kind in (*architectures.DECODERS, *architectures.ENCODERS)
+        for opset in (18, 23)
+        if kind != "llama" and (kind, opset) not in FAILING
+    },
     "mlp_dynamo_op20": mlp,
     "encoder_dynamo_op18": encoder,
 }
