@@ -107,6 +107,7 @@ class Attention:
         max_seq: Tokens for which memory is reserved.
         query_spikes: Spikes of one query channel.
         probability_spikes: Spikes of one probability (one head, one key).
+        query_steps, probability_steps: Time steps of their trains.
         kv_bits: Bits of a stored key or value count.
     """
 
@@ -119,6 +120,8 @@ class Attention:
     max_seq: int
     query_spikes: float
     probability_spikes: float
+    query_steps: int
+    probability_steps: int
     kv_bits: int = 8
 
     @property

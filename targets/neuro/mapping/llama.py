@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from sdc.ir.coding import time_steps
 from sdc.targets.neuro.mapping.graph import (
     Accumulate,
     Attention,
@@ -131,6 +132,8 @@ class _Builder:
                 max_seq=self.max_seq,
                 query_spikes=s.query_spikes(d),
                 probability_spikes=s.probability_spikes(self.context),
+                query_steps=time_steps(s.coding, s.query_levels),
+                probability_steps=time_steps(s.coding, s.probability_levels),
             )
         )
         graph.connect(qkv, attention, parts=((0, q), (q, kv), (q + kv, kv)))

@@ -42,7 +42,7 @@ class Routes:
         hops: [F] links of each tree.
         depth: [F] links from the source to the farthest target.
         chip_hops: [F] links of each tree that cross from chip to chip.
-        chip_depth: [F] of the links to the farthest target, those that cross (an upper bound).
+        chip_reach: [2, F] most crossings of any segment along x and along y.
         y_first: [F] whether the tree goes along y before x.
     """
 
@@ -56,8 +56,14 @@ class Routes:
     hops: Ints
     depth: Ints
     chip_hops: Ints
-    chip_depth: Ints
+    chip_reach: Ints
     y_first: NDArray[np.bool_]
+
+    @property
+    def chip_depth(self) -> Ints:
+        """[F] links from the source to the farthest target that cross from chip to chip (an upper bound)."""
+        total: Ints = self.chip_reach.sum(axis=0)
+        return total
 
 
 def tree_hops(source: Ints, target: Ints, flow_of_target: Ints, grid: Grid, both_orders: bool = True) -> Ints:
@@ -134,7 +140,7 @@ def _finish(table: Ints, depth: Ints, y_first: NDArray[np.bool_], count: int, gr
         hops=hops,
         depth=depth,
         chip_hops=chip_hops,
-        chip_depth=most.sum(axis=0),
+        chip_reach=most,
         y_first=y_first,
     )
 

@@ -73,7 +73,10 @@ def tile_costs(
     head[flow_of_route] = plain * network.hop_latency_ns + chip_hops + network.cluster_latency_ns
     grid = Grid.of(machine)
     time = link_time_ns(machine)
-    slow = np.where(routes.chip_hops > 0, time.max(), network.packet_time_ns)
+    slow = np.full(len(routes.hops), network.packet_time_ns)
+    for axis, across in enumerate((grid.chip_height, grid.chip_width)):
+        edge = max(network.packet_bits / network.chip_link_gbit_per_s * across, network.packet_time_ns)
+        slow = np.where(routes.chip_reach[axis] > 0, np.maximum(slow, edge), slow)
     serial[flow_of_route] = packets[flow_of_route] * slow
     _external(partition, packets, machine, head, serial)
     _statistics(partition, head, work)

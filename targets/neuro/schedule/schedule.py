@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from sdc.targets.neuro.machine import Machine
 from sdc.targets.neuro.mapping.tiles import FlowKind, Flows, Partition
 from sdc.targets.neuro.schedule.costs import Costs
-from sdc.targets.neuro.schedule.stream import Loads, external_time, stream
+from sdc.targets.neuro.schedule.stream import Loads, loading_time, stream
 
 __all__ = ["Loads", "Schedule", "schedule"]
 
@@ -79,7 +79,7 @@ def schedule(partition: Partition, core: Ints, costs: Costs, machine: Machine, t
         return Schedule(tokens, start, end, work, period, depth, barrier, None, float(end.max()), bound)
     first, end, loads = stream(partition, core, costs, machine, tokens)
     busy = float(np.bincount(core, work).max()) * tokens
-    memory = float(external_time(partition, core, costs, machine, tokens).max())
+    memory = float(loading_time(partition, core, costs, machine).max())
     depth = np.full(len(partition.flows), DOUBLE, np.int64)
     bound = max(bound, busy, memory)
     return Schedule(tokens, first, end, work, 0.0, depth, barrier, loads, float(end.max()), bound)

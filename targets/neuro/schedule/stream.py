@@ -11,7 +11,7 @@ from sdc.targets.neuro.machine import Grid, Machine
 from sdc.targets.neuro.mapping.tiles import Partition
 from sdc.targets.neuro.schedule.costs import Costs
 
-__all__ = ["Loads", "external_time", "stream"]
+__all__ = ["Loads", "loading_time", "stream"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -25,10 +25,10 @@ class Loads:
     end: Floats
 
 
-def external_time(partition: Partition, core: Ints, costs: Costs, machine: Machine, tokens: int) -> Floats:
-    """[chips] time that the external memory of each chip needs for one batch, in nanoseconds."""
-    weights, spilled, chip = _transfers(partition, core, costs, machine, tokens)
-    total: Floats = np.bincount(chip, weights + spilled).astype(np.float64)
+def loading_time(partition: Partition, core: Ints, costs: Costs, machine: Machine) -> Floats:
+    """[chips] time that the external memory of each chip needs for all weights, in nanoseconds."""
+    weights, _, chip = _transfers(partition, core, costs, machine, tokens=1)
+    total: Floats = np.bincount(chip, weights).astype(np.float64)
     return total
 
 

@@ -1,0 +1,80 @@
+"""A simulated batch as a trace for Perfetto (ui.perfetto.dev) or chrome://tracing.
+
+The format is Chrome's "Trace Event Format": complete events (``ph: X``) with times in microseconds. Chips are
+processes, cores are threads; messages are on a process of their own, one thread for each sending core.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdc.targets.neuro.mapping.mapping import Mapping
+from sdc.targets.neuro.mapping.tiles import FlowKind
+from sdc.targets.neuro.simulate.timing import Timing
+
+__all__ = ["trace_events", "write_trace"]
+
+
+def trace_events(mapping: Mapping, timing: Timing) -> list[dict[str, Any]]:
+    """Events in a fixed order: names of processes and threads, work of the cores, messages."""
+    grid, part = mapping.grid, mapping.partition
+    chip = grid.chip(mapping.core).tolist()
+    network = max(chip, default=-1) + 1
+    events = [_name("process_name", c, 0, f"chip {c}") for c in sorted(set(chip))]
+    events.append(_name("process_name", network, 0, "network"))
+    for core in np.unique(mapping.core).tolist():
+        where = int(grid.chip(np.array([core]))[0])
+        events.append(_name("thread_name", where, core, grid.label(core)))
+        events.append(_name("thread_name", network, core, f"from {grid.label(core)}"))
+    for tile, core in enumerate(mapping.core.tolist()):
+        name = part.tile_name(tile)
+        for token in range(timing.start.shape[1]):
+            begin, end = timing.start[tile, token], timing.end[tile, token]
+            place = {"token": token, "layer": part.ops[int(part.tiles.op[tile])].layer}
+            events.append(_work(name, "core", chip[tile], core, begin, end, place))
+    for m, flow in enumerate(timing.flow.tolist()):
+        source = int(part.flows.source[flow])
+        args: dict[str, float] = {
+            "token": int(timing.token[m]),
+            "packets": round(float(mapping.costs.packets[flow]), 3),
+            "targets": len(part.flows.targets(flow)),
+            "buffer_stall_ns": round(float(timing.buffer_stall[m]), 3),
+            "link_stall_ns": round(float(timing.link_stall[m]), 3),
+        }
+        name = f"{FlowKind(int(part.flows.kind[flow])).name.lower()} of {part.tile_name(source)}"
+        begin, end = timing.left[m], timing.arrived[m]
+        events.append(_work(name, "message", network, int(mapping.core[source]), begin, end, args))
+    return events
+
+
+def _name(kind: str, process: int, thread: int, name: str) -> dict[str, Any]:
+    return {"ph": "M", "name": kind, "pid": process, "tid": thread, "args": {"name": name}}
+
+
+def _work(
+    name: str, category: str, process: int, thread: int, begin: float, end: float, args: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "ph": "X",
+        "name": name,
+        "cat": category,
+        "pid": process,
+        "tid": thread,
+        "ts": round(float(begin) / 1e3, 6),
+        "dur": round(float(end - begin) / 1e3, 6),
+        "args": args,
+    }
+
+
+def write_trace(mapping: Mapping, timing: Timing, path: Path) -> None:
+    """Writes the trace as JSON; the same simulation gives the same bytes."""
+    document = {
+        "displayTimeUnit": "ns",
+        "otherData": {"model": mapping.graph.name, "machine": mapping.machine.name},
+        "traceEvents": trace_events(mapping, timing),
+    }
+    path.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
