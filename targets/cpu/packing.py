@@ -23,7 +23,7 @@ class PackWeight:
 
     def __call__(self, array: NDArray) -> NDArray:
         spec = self.spec
-        full = np.zeros((spec.blocks * ROW_BLOCK, spec.groups, spec.padded_group), np.uint8)
+        full: NDArray = np.zeros((spec.blocks * ROW_BLOCK, spec.groups, spec.padded_group), np.uint8)
         shifted = array.astype(np.int16) + spec.offset
         full[:] = spec.offset
         full[: spec.rows, :, : spec.group] = shifted.reshape(spec.rows, spec.groups, spec.group).astype(
@@ -51,7 +51,7 @@ class PackScale:
 
     def __call__(self, array: NDArray) -> NDArray:
         spec = self.spec
-        full = np.zeros((spec.blocks * ROW_BLOCK, spec.scale_groups), np.float32)
+        full: NDArray = np.zeros((spec.blocks * ROW_BLOCK, spec.scale_groups), np.float32)
         full[: spec.rows] = array
         return np.ascontiguousarray(full.reshape(spec.blocks, ROW_BLOCK, -1).transpose(0, 2, 1))
 

@@ -203,7 +203,7 @@ class DecoderRunner:
             fresh = iter(states)
             kept = zip(self._states, self._signature.states, strict=True)
             self._states = [old if s.in_place else next(fresh) for old, s in kept]
-        self._position += count
+        self._position[()] = self.position + count
         logits = made.numpy()
         return logits.reshape(-1, logits.shape[-1])
 

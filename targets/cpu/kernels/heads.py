@@ -64,8 +64,9 @@ class HeadsSpec:
 def encode_heads(spec: HeadsSpec, isa: Isa) -> tirx.PrimFunc:
     """The kernel ``(x..., position[, cos, sin][, signs...], caches..., query, query_theta)``.
 
-    x [n, stride] float32, position int64 (), signs [d] for each part with a block. Keys and values are written
-    to their cache and its thresholds at position + i; a query's counts are [n, heads, d] int8, its theta [n, heads] float32.
+    x [n, stride] float32, position int64 (), signs [d] for each part with a block. Keys and values are
+    written to their cache and its thresholds at position + i; a query's counts are [n, heads, d] int8, its
+    theta [n, heads] float32.
     """
     return prim_func(spec.key(), lambda: _emit(spec, isa))
 
@@ -78,7 +79,7 @@ def _emit(spec: HeadsSpec, isa: Isa) -> None:
             at = part.source.tensor
             tensors[at] = declare(f"x{at}", (n, part.source.stride), "float32")
     position = declare("position", (), "int64")
-    tables = ()
+    tables: tuple[Any, ...] = ()
     if spec.rotary:
         shape = (spec.rotary.length, spec.rotary.half)
         tables = (declare("cos", shape, "float32"), declare("sin", shape, "float32"))

@@ -7,7 +7,7 @@ last operation stood; what it made superfluous is not needed by anything any mor
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from sdc.ir.ops import attributes, dtype_of, shape_of
 from sdc.targets.cpu.kernels.attention import AttentionSpec
@@ -230,22 +230,47 @@ def match_attention(graph: Graph, var: Any) -> Attention | None:
     call = graph.call(var, "sdc.spike_attention")
     if call is None or len(call.args) != 7 or not attributes(call)["causal"]:
         return None
-    attrs, position = attributes(call), call.args[6]
-    caches = [_Append.find(graph, call.args[i], position) for i in range(2, 6)]
-    if attrs["levels"] > 255 or any(c is None for c in caches):
+    position = call.args[6]
+    caches = [c for i in range(2, 6) if (c := _Append.find(graph, call.args[i], position)) is not None]
+    if len(caches) != 4 or attributes(call)["levels"] > 255:
         return None
     pairs = [(call.args[0], call.args[1]), *((caches[i].rows, caches[i + 1].rows) for i in (0, 2))]
-    parts = [_Part.find(graph, *pair, position) for pair in pairs]
-    if any(p is None for p in parts):
+    parts = [p for pair in pairs if (p := _Part.find(graph, *pair, position)) is not None]
+    if len(parts) != 3 or not _one_rotary(parts):
         return None
-    tables = [p.tables for p in parts if p.tables]
-    if any(not (t[0].same_as(tables[0][0]) and t[1].same_as(tables[0][1])) for t in tables):
-        return None
-    if len({p.interleaved for p in parts if p.tables}) > 1:
-        return None
-    query, key, value = parts
     slots = int(shape_of(call.args[2], "lower")[2])
-    spec = AttentionSpec(
+    encode = _output_encoder(graph, var, parts[2].width)
+    tensors: list[Any] = []
+    heads = tuple(p.spec(graph, role, tensors) for role, p in zip(_ROLES, parts, strict=True))
+    turned = next((p for p in parts if p.tables), None)
+    return Attention(
+        HeadsSpec(heads, turned.rotary() if turned else None, slots),
+        tuple(tensors),
+        position,
+        turned.tables if turned else (),
+        tuple(p.signs for p in parts),
+        tuple(c.state for c in caches),
+        _attention_spec(attributes(call), parts, slots, encode),
+        var if encode is None else encode.out,
+        encode,
+    )
+
+
+_ROLES: tuple[Literal["query", "key", "value"], ...] = ("query", "key", "value")
+
+
+def _one_rotary(parts: list[_Part]) -> bool:
+    """Whether the heads that turn all turn by the same tables."""
+    turned = [p for p in parts if p.tables]
+    same = all(a.same_as(b) for p in turned for a, b in zip(p.tables, turned[0].tables, strict=True))
+    return same and len({p.interleaved for p in turned}) <= 1
+
+
+def _attention_spec(
+    attrs: dict[str, Any], parts: list[_Part], slots: int, encode: Encode | None
+) -> AttentionSpec:
+    query, key, value = parts
+    return AttentionSpec(
         query.heads,
         key.heads,
         query.width,
@@ -257,27 +282,8 @@ def match_attention(graph: Graph, var: Any) -> Attention | None:
         value.encoder.levels,
         attrs["window"],
         attrs["softcap"],
-    )
-    encode = _output_encoder(graph, var, value.width)
-    if encode is not None:
-        spec = replace(spec, encoder=encode.spec.encoder, block=encode.spec.block)
-    tensors: list[Any] = []
-    roles = ("query", "key", "value")
-    heads = tuple(p.spec(graph, role, tensors) for role, p in zip(roles, parts, strict=True))
-    rotary = None
-    if tables:
-        length, half = (int(d) for d in shape_of(tables[0][0], "lower"))
-        rotary = Rotary(length, half, next(p.interleaved for p in parts if p.tables))
-    return Attention(
-        HeadsSpec(heads, rotary, slots),
-        tuple(tensors),
-        position,
-        tables[0] if tables else (),
-        tuple(p.signs for p in parts),
-        tuple(c.state for c in caches),
-        spec,
-        var if encode is None else encode.out,
-        encode,
+        None if encode is None else encode.spec.encoder,
+        0 if encode is None else encode.spec.block,
     )
 
 
@@ -347,7 +353,12 @@ class _Part:
         tables, interleaved = chain_rotary(chain, position)
         return _Part(chain.current, heads, width, encoder, tables, interleaved, signs, block)
 
-    def spec(self, graph: Graph, role: Any, tensors: list[Any]) -> HeadSpec:
+    def rotary(self) -> Rotary:
+        """The tables' sizes (of a part that turns)."""
+        length, half = (int(d) for d in shape_of(self.tables[0], "rotary"))
+        return Rotary(length, half, self.interleaved)
+
+    def spec(self, graph: Graph, role: Literal["query", "key", "value"], tensors: list[Any]) -> HeadSpec:
         """The kernel's description; adds the source to ``tensors`` where it is new."""
         stream = _stream(graph, self.source, self.heads * self.width, tensors)
         return HeadSpec(role, stream, self.heads, self.width, self.encoder, bool(self.tables), self.block)
