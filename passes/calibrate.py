@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sdc.errors import PostconditionError
 from sdc.ir.model import Encoding, Model
 from sdc.ir.ops import OPS, attributes
-from sdc.passes.base import PassContext
+from sdc.passes.base import PassContext, PassOptions
 from sdc.passes.graph import Graph, op_name
 from sdc.passes.statistics import collect_statistics
 
@@ -18,6 +18,7 @@ __all__ = ["CLIP_RATIOS", "Calibrate", "fit_group"]
 
 CLIP_RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 ROWS = 192  # sample tokens an operation
+INT4_GROUP = 32  # input channels that share a 4-bit weight's scale
 OUTPUTS = 1024  # sample outputs an operation: enough to weigh the channels of a wide head
 
 
@@ -26,8 +27,8 @@ class Calibrate:
 
     A linear's clip ratio is the one with the least squared error of its *output* on sample tokens,
     ||(dequantised(x) - x) W^T||^2, over W's rows (a sample of them where there are many). Attention
-    operands are per head and token and are not clipped. Their names are ``name:q``, ``name:k``, ``name:v`` and
-    ``name:p`` (the probabilities). Without calibration inputs nothing is clipped.
+    operands are per head and token and are not clipped. Their names are ``name:q``, ``name:k``, ``name:v``
+    and ``name:p`` (the probabilities). Without calibration inputs nothing is clipped.
     """
 
     name = "calibrate"
@@ -41,13 +42,7 @@ class Calibrate:
         for done, linear in enumerate(linears):
             ctx.progress("choosing thresholds", done, len(linears))
             param = graph.param(linear.weight)
-            encoding = Encoding(
-                levels=options.levels,
-                coding=options.coding,
-                group=fit_group(param.shape[1], options.group),
-                weight_bits=8 if options.weights == "int8" else 4,
-                weight_group=0 if options.weights == "int8" else fit_group(param.shape[1], 32),
-            )
+            encoding = _start(param.shape[1], options)
             if linear.name in statistics:
                 rng = ctx.random(linear.name)
                 weight = param.value()
@@ -72,6 +67,18 @@ class Calibrate:
         for _, call in Graph(model).calls("sdc.attention"):
             if f"{attributes(call)['name']}:q" not in model.encodings:
                 raise PostconditionError(self.name, f"{op_name(call)} has no encoding")
+
+
+def _start(width: int, options: PassOptions) -> Encoding:
+    """The encoding before calibration; a weight's groups lie within the groups of its input."""
+    group = fit_group(width, options.group)
+    return Encoding(
+        levels=options.levels,
+        coding=options.coding,
+        group=group,
+        weight_bits=8 if options.weights == "int8" else 4,
+        weight_group=0 if options.weights == "int8" else fit_group(group, INT4_GROUP),
+    )
 
 
 def fit_group(width: int, group: int) -> int:

@@ -1,4 +1,4 @@
-"""What a spiking program still computes: additions, multiplications and non-linear functions, by operation."""
+"""What a spiking program still computes: additions, multiplications, non-linear functions, by operation."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def _size(expr: relax.Expr) -> int:
     return total
 
 
-class _Ones(dict):  # type: ignore[type-arg]
+class _Ones(dict[object, int]):
     """Every symbolic dimension is 1."""
 
     def __contains__(self, key: object) -> bool:

@@ -57,7 +57,8 @@ def _take(x: NDArray, indices: NDArray, *, axis: int | None = None, mode: str = 
     flat = x.reshape(-1) if axis is None else x
     if mode == "fast" and indices.size and (indices.min() < 0 or indices.max() >= flat.shape[axis or 0]):
         raise IndexError(f"index outside 0..{flat.shape[axis or 0] - 1}")
-    return np.take(flat, indices, axis=axis or 0, mode={"fast": "raise"}.get(mode, mode))
+    out_of_range: Any = "raise" if mode == "fast" else mode
+    return np.take(flat, indices, axis=axis or 0, mode=out_of_range)
 
 
 def _split(x: NDArray, *, indices_or_sections: Any, axis: int) -> tuple[NDArray, ...]:

@@ -55,8 +55,8 @@ def integer_product(counts: NDArray, weight: NDArray) -> NDArray:
     bound *= weight.shape[1]
     if bound >= 2**31:
         raise OverflowError(f"sums of up to {bound} do not fit int32")
-    work = np.float32 if bound < 2**24 else np.float64
-    return (counts.astype(work) @ weight.astype(work).T).astype(np.int32)
+    work: Any = np.float32 if bound < 2**24 else np.float64
+    return np.matmul(counts.astype(work), weight.astype(work).T).astype(np.int32)
 
 
 def _infer(node: relax.Call) -> Any:
