@@ -1,7 +1,27 @@
-"""A normalised graph becomes a Relax module with lazy weights."""
+"""A normalised graph becomes a Relax module; importing a module here registers its converters."""
 
-from sdc.frontends.onnx.lift import attention, dense, elementwise, rotary, shapes
+from sdc.frontends.onnx.lift import (
+    activations,
+    attention,
+    dense,
+    elementwise,
+    logic,
+    reduce,
+    rotary,
+    shapes,
+)
 from sdc.frontends.onnx.lift.functions import lift
 from sdc.frontends.onnx.lift.lifter import CONVERTERS
 
-__all__ = ["CONVERTERS", "attention", "dense", "elementwise", "lift", "rotary", "shapes"]
+__all__ = [
+    "CONVERTERS",
+    "activations",
+    "attention",
+    "dense",
+    "elementwise",
+    "lift",
+    "logic",
+    "reduce",
+    "rotary",
+    "shapes",
+]

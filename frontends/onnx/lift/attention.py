@@ -12,7 +12,7 @@ from tvm import relax, tirx
 from sdc.errors import UnsupportedOpError
 from sdc.frontends.onnx.lift.lifter import Decoding, Lifter, converter
 from sdc.frontends.onnx.lift.masks import visibility
-from sdc.frontends.onnx.lift.values import Structural
+from sdc.frontends.onnx.lift.values import Structural, number
 from sdc.ir.ops import attention, kv_append
 
 __all__ = ["NotCausalError"]
@@ -87,7 +87,7 @@ def _stateless(
     else:
         bias = _additive(lifter, mask, k)
         attrs["causal"] = bool(node.attributes.get_int("is_causal", 0))
-    position = relax.const(np.array(int(past), np.int64))
+    position = number(int(past), "int64")
     return lifter.emit(attention(q, k, v, position, bias, **attrs)), k, v
 
 
@@ -95,8 +95,8 @@ def _additive(lifter: Lifter, mask: ir.Value, k: relax.Expr) -> relax.Expr:
     """A mask of activations, [.., n, S] bool or float, as float32 of rank 4 that is added to the scores."""
     x = lifter.expr(mask)
     if x.ty.dtype == "bool":
-        hidden = relax.const(np.array(-np.finfo(np.float32).max, np.float32))
-        x = lifter.emit(relax.op.where(x, relax.const(np.array(0, np.float32)), hidden))
+        hidden = number(np.finfo(np.float32).min, "float32")
+        x = lifter.emit(relax.op.where(x, number(0, "float32"), hidden))
     missing = 4 - len(x.ty.shape.values)
     if missing:
         x = lifter.emit(relax.op.expand_dims(x, list(range(missing))))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 from tvm import relax
 
 from sdc.errors import UnsupportedOpError
 from sdc.frontends.onnx.lift.lifter import Lifter, converter, transposed
-from sdc.frontends.onnx.lift.values import Constant, Weight
+from sdc.frontends.onnx.lift.values import Constant, Weight, number
 from sdc.ir.ops import linear
 from sdc.ir.params import array_param
 
@@ -29,20 +31,45 @@ def _matmul(lifter: Lifter, node: ir.Node) -> relax.Expr:
 
 @converter("Gemm")
 def _gemm(lifter: Lifter, node: ir.Node) -> relax.Expr:
+    """alpha A' B' + beta C; a constant B is the weight of a linear layer."""
     a, b = node.inputs[:2]
     c = node.inputs[2] if len(node.inputs) > 2 else None
     attrs = node.attributes
     assert a is not None
     assert b is not None
-    if attrs.get_int("transA", 0) or not isinstance(lifter.values[id(b)], Constant | Weight):
-        raise UnsupportedOpError([f'node "{node.name}" (op Gemm) with transA or without a constant weight'])
-    if attrs.get_float("alpha", 1.0) != 1.0 or (c is not None and attrs.get_float("beta", 1.0) != 1.0):
-        raise UnsupportedOpError([f'node "{node.name}" (op Gemm) with alpha or beta other than 1'])
-    param = lifter.param(b)
-    weight = param if attrs.get_int("transB", 0) else transposed(param)
-    bias = None if c is None else lifter.weight(lifter.param(c))
     x = lifter.expr(a)
-    return lifter.emit(linear(x, lifter.weight(weight), bias, name=lifter.op_name(b, node)))
+    if attrs.get_int("transA", 0):
+        x = lifter.permute(x, [1, 0])
+    plain = attrs.get_float("alpha", 1.0) == 1.0 and (c is None or attrs.get_float("beta", 1.0) == 1.0)
+    if isinstance(lifter.values[id(b)], Constant | Weight):
+        param = lifter.param(b)
+        weight = lifter.weight(param if attrs.get_int("transB", 0) else transposed(param))
+        name = lifter.op_name(b, node)
+        if plain and (c is None or _is_vector(lifter, c)):
+            bias = None if c is None else lifter.weight(lifter.param(c))
+            return lifter.emit(linear(x, weight, bias, name=name))
+        y = lifter.emit(linear(x, weight, name=name))
+    else:
+        right = lifter.expr(b)
+        y = lifter.emit(
+            relax.op.matmul(x, lifter.permute(right, [1, 0]) if attrs.get_int("transB", 0) else right)
+        )
+    y = _scaled(lifter, y, attrs.get_float("alpha", 1.0))
+    if c is None:
+        return y
+    return lifter.emit(relax.op.add(y, _scaled(lifter, lifter.expr(c), attrs.get_float("beta", 1.0))))
+
+
+def _is_vector(lifter: Lifter, value: ir.Value) -> bool:
+    """Whether a value is a constant with one number per output channel."""
+    fixed = isinstance(lifter.values[id(value)], Constant | Weight)
+    return fixed and len(lifter.param(value).shape) == 1 and lifter.param(value).shape[0] > 1
+
+
+def _scaled(lifter: Lifter, x: relax.Expr, factor: float) -> relax.Expr:
+    if factor == 1.0:
+        return x
+    return lifter.emit(relax.op.multiply(x, number(factor, "float32")))
 
 
 @converter("Gather")
@@ -54,13 +81,24 @@ def _gather(lifter: Lifter, node: ir.Node) -> relax.Expr:
     picked = lifter.constant(index)
     data = lifter.expr(table)
     if picked is None:
-        return lifter.emit(relax.op.take(data, lifter.expr(index), axis=axis))
+        rows = lifter.expr(index)
+        if lifter.decoding is None:
+            rows = _from_the_end(lifter, rows, data.ty.shape.values[axis])
+        return lifter.emit(relax.op.take(data, rows, axis=axis))
     size = int(data.ty.shape.values[axis])
     positive = np.where(picked < 0, picked + size, picked).astype(np.int64)
-    taken = relax.op.take(data, relax.const(positive.reshape(-1)), axis=axis)
-    if picked.ndim == 1:
-        return lifter.emit(taken)
-    return lifter.emit(relax.op.squeeze(lifter.emit(taken), [axis]))
+    if picked.ndim:
+        return lifter.emit(relax.op.take(data, number(positive), axis=axis))
+    taken = lifter.emit(relax.op.take(data, number(positive.reshape(1)), axis=axis))
+    return lifter.emit(relax.op.squeeze(taken, [axis]))
+
+
+def _from_the_end(lifter: Lifter, index: relax.Expr, size: Any) -> relax.Expr:
+    """Negative indices count from the end (token ids of a decoder never do)."""
+    dtype = str(index.ty.dtype)
+    negative = lifter.emit(relax.op.less(index, number(0, dtype)))
+    shifted = lifter.emit(relax.op.add(index, number(int(size), dtype)))
+    return lifter.emit(relax.op.where(negative, shifted, index))
 
 
 @converter("RMSNormalization")

@@ -1,4 +1,4 @@
-"""Element-wise operations and reductions."""
+"""Element-wise arithmetic, casts and softmax."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable
 import onnx_ir as ir
 from tvm import relax
 
-from sdc.frontends.onnx.lift.lifter import Lifter, converter
+from sdc.errors import UnsupportedOpError
+from sdc.frontends.onnx.lift.lifter import Lifter, computed_in, converter
+from sdc.frontends.onnx.lift.values import number
 from sdc.ir.ops import attributes, is_op, linear
 
 __all__: list[str] = []
@@ -24,14 +26,23 @@ _UNARY: dict[str, Callable[[relax.Expr], relax.Expr]] = {
     "Relu": relax.op.nn.relu,
     "Cos": relax.op.cos,
     "Sin": relax.op.sin,
+    "Tan": relax.op.tan,
+    "Asin": relax.op.asin,
+    "Acos": relax.op.acos,
+    "Atan": relax.op.atan,
+    "Sinh": relax.op.sinh,
+    "Cosh": relax.op.cosh,
+    "Asinh": relax.op.asinh,
+    "Acosh": relax.op.acosh,
+    "Atanh": relax.op.atanh,
     "Floor": relax.op.floor,
-    "Swish": relax.op.nn.silu,
+    "Ceil": relax.op.ceil,
+    "Round": relax.op.round,
+    "Sign": relax.op.sign,
 }
 
 _BINARY: dict[str, Callable[[relax.Expr, relax.Expr], relax.Expr]] = {
     "Sub": relax.op.subtract,
-    "Div": relax.op.divide,
-    "Pow": relax.op.power,
 }
 
 
@@ -46,10 +57,34 @@ def _binary(lifter: Lifter, node: ir.Node) -> relax.Expr:
     return lifter.emit(_BINARY[node.op_type](a, b))
 
 
+@converter("Div")
+def _divide(lifter: Lifter, node: ir.Node) -> relax.Expr:
+    """Integers are divided towards zero."""
+    a, b = (lifter.expr(v) for v in node.inputs if v is not None)
+    if str(a.ty.dtype).startswith("float"):
+        return lifter.emit(relax.op.divide(a, b))
+    if str(a.ty.dtype).startswith("uint"):
+        return lifter.emit(relax.op.floor_divide(a, b))
+    size = lifter.emit(relax.op.floor_divide(*(lifter.emit(relax.op.abs(x)) for x in (a, b))))
+    signs = lifter.emit(relax.op.multiply(*(lifter.emit(relax.op.sign(x)) for x in (a, b))))
+    return lifter.emit(relax.op.multiply(size, signs))
+
+
+@converter("Pow")
+def _power(lifter: Lifter, node: ir.Node) -> relax.Expr:
+    """The result has the type of the base; an exponent of another type is computed with in float32."""
+    base, exponent = (lifter.expr(v) for v in node.inputs if v is not None)
+    dtype = str(base.ty.dtype)
+    if str(exponent.ty.dtype) == dtype:
+        return lifter.emit(relax.op.power(base, exponent))
+    wide = [lifter.emit(relax.op.astype(x, "float32")) for x in (base, exponent)]
+    return lifter.emit(relax.op.astype(lifter.emit(relax.op.power(*wide)), dtype))
+
+
 @converter("Reciprocal")
 def _reciprocal(lifter: Lifter, node: ir.Node) -> relax.Expr:
     x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
-    return lifter.emit(relax.op.divide(relax.const(1.0, "float32"), x))
+    return lifter.emit(relax.op.divide(number(1, "float32"), x))
 
 
 @converter("Gelu")
@@ -94,17 +129,10 @@ def _softmax(lifter: Lifter, node: ir.Node) -> relax.Expr:
     return lifter.emit(relax.op.nn.softmax(lifter.expr(node.inputs[0]), axis=axis))  # type: ignore[arg-type]
 
 
-@converter("ReduceMean")
-def _mean(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    axes = lifter.constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    which = None if axes is None else [int(a) for a in axes]
-    keep = bool(node.attributes.get_int("keepdims", 1))
-    return lifter.emit(relax.op.mean(lifter.expr(node.inputs[0]), which, keepdims=keep))  # type: ignore[arg-type]
-
-
 @converter("Cast")
 def _cast(lifter: Lifter, node: ir.Node) -> relax.Expr:
     kind = ir.DataType(node.attributes.get_int("to"))
-    dtype = str(kind.numpy())
-    dtype = "float32" if dtype in ("float16", "bfloat16", "float64") else dtype
+    dtype = computed_in(kind)
+    if dtype is None:
+        raise UnsupportedOpError([f'node "{node.name}" (op Cast) to {kind.name}'])
     return lifter.emit(relax.op.astype(lifter.expr(node.inputs[0]), dtype))  # type: ignore[arg-type]

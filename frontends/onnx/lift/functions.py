@@ -10,7 +10,7 @@ from tvm import relax, tirx
 
 from sdc.errors import InvalidModelError
 from sdc.frontends.onnx.lift.attention import NotCausalError
-from sdc.frontends.onnx.lift.lifter import Decoding, Lifter
+from sdc.frontends.onnx.lift.lifter import Decoding, Lifter, computed_in
 from sdc.frontends.onnx.lift.values import Past, Structural
 from sdc.ir.model import Model, ModelInfo
 
@@ -65,7 +65,7 @@ def _lift_decoder(model: ir.Model, info: ModelInfo, tokens: ir.Value) -> Model:
             lifter.values[id(value)] = Structural(value)
     with builder.function("forward"):
         with builder.dataflow():
-            _run(lifter)
+            lifter.run()
             logits = lifter.expr(model.graph.outputs[0])
             out = builder.emit_output(relax.Tuple([logits, *decoding.grown]))
         inputs = [ids, position, *decoding.caches]
@@ -81,32 +81,30 @@ def _lift_stateless(model: ir.Model, info: ModelInfo) -> Model:
     for value in model.graph.inputs:
         if value.is_initializer():
             continue
-        if value.shape is None or value.dtype is None:
-            raise InvalidModelError(f'input "{value.name}" has no declared shape; export with shapes')
+        _check_input(value)
         dims = [
             d if isinstance(d, int) else lifter.symbol(str(d.value or f"{value.name}_{i}"))
-            for i, d in enumerate(value.shape)
+            for i, d in enumerate(value.shape or ())
         ]
-        dtype = str(value.dtype.numpy())
-        dtype = "float32" if dtype in ("float16", "bfloat16", "float64") else dtype
+        dtype = computed_in(value.dtype)
         shape = [tirx.IntImm("int64", d) if isinstance(d, int) else d for d in dims]
         var = relax.Var(str(value.name), relax.TensorType(shape, dtype))
         inputs.append(var)
         lifter.values[id(value)] = var
     with builder.function("main"):
         with builder.dataflow():
-            _run(lifter)
+            lifter.run()
             outputs = [lifter.expr(o) for o in model.graph.outputs]
             out = builder.emit_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
         builder.emit_func_output(out, [*inputs, *lifter.variables.values()])
     return _finish(builder, "main", len(inputs), lifter, info)
 
 
-def _run(lifter: Lifter) -> None:
-    try:
-        lifter.run()
-    except ValueError as error:
-        raise InvalidModelError(f"the model's shapes do not fit together: {error}") from error
+def _check_input(value: ir.Value) -> None:
+    if not isinstance(value.type, ir.TensorType) or computed_in(value.dtype) is None:
+        raise InvalidModelError(f'input "{value.name}" is of type {value.type}, which cannot be compiled')
+    if value.shape is None:
+        raise InvalidModelError(f'input "{value.name}" has no declared shape; export with shapes')
 
 
 def _finish(builder: relax.BlockBuilder, name: str, inputs: int, lifter: Lifter, info: ModelInfo) -> Model:

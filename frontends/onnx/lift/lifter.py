@@ -14,15 +14,16 @@ from tvm import relax, tirx
 
 from sdc.errors import InvalidModelError, UnsupportedOpError
 from sdc.frontends.onnx.lift.structural import Interpreter, symbolic
-from sdc.frontends.onnx.lift.values import Constant, Grown, Lifted, Past, Structural, Weight
+from sdc.frontends.onnx.lift.values import Constant, Grown, Lifted, Past, Structural, Weight, number
 from sdc.ir.ops import shape_of
 from sdc.ir.params import Cast, FunctionSource, Param, Permute, Reshape, Transpose, array_param
 
-__all__ = ["CONVERTERS", "Lifter", "converter"]
+__all__ = ["CONVERTERS", "Lifter", "computed_in", "converter"]
 
 Converter = Callable[["Lifter", ir.Node], Any]
 CONVERTERS: dict[str, Converter] = {}
 
+PLAIN = frozenset(["bool", "float32", *(f"{s}int{b}" for s in ("", "u") for b in (8, 16, 32, 64))])
 SMALL = 64  # elements up to which a constant expression is computed at once
 
 
@@ -103,6 +104,15 @@ class Lifter:
         return isinstance(self.values.get(id(value)), Constant | Structural) or value.is_initializer()
 
     def _lift(self, node: ir.Node) -> None:
+        try:
+            self._convert(node)
+        except (ValueError, TypeError, IndexError, KeyError, AttributeError, RuntimeError) as error:
+            what = str(error).strip().split("\n")[0]
+            raise InvalidModelError(
+                f'node "{node.name}" (op {node.op_type}): its inputs or attributes do not fit it ({what})'
+            ) from error
+
+    def _convert(self, node: ir.Node) -> None:
         inputs = [self.values[id(v)] for v in node.inputs if v is not None]
         if node.op_type == "Constant" or (inputs and all(isinstance(i, Constant | Weight) for i in inputs)):
             self._fold(node)
@@ -116,6 +126,11 @@ class Lifter:
 
     def _store(self, node: ir.Node, result: Any) -> None:
         results = result if isinstance(result, tuple) else (result,)
+        outputs = set(self.model.graph.outputs)
+        if any(out.uses() or out in outputs for out in node.outputs[len(results) :]):
+            raise UnsupportedOpError(
+                [f'node "{node.name}" (op {node.op_type}): outputs beyond the first {len(results)} are read']
+            )
         for out, value in zip(node.outputs, results, strict=False):
             self.values[id(out)] = value
 
@@ -263,7 +278,7 @@ class Lifter:
             return lifted.rows
         if isinstance(lifted, Constant | Weight):
             if isinstance(lifted, Constant) and int(np.prod(_const_shape(lifted))) <= 1:
-                return relax.const(self.array(value))
+                return number(self.array(value))
             return self.weight(self.param(value))
         if isinstance(lifted, Structural | Past):
             made = value.producer()
@@ -300,6 +315,16 @@ class Lifter:
             name = _unique(name, dict.fromkeys(self.op_names))
         self.op_names.add(name)
         return name
+
+
+def computed_in(dtype: ir.DataType | None) -> str | None:
+    """The dtype that values of an ONNX type have here: every float is float32; None for exotic types."""
+    if dtype is None or dtype == ir.DataType.STRING:
+        return None
+    name = str(dtype.numpy())
+    if name in ("float16", "bfloat16", "float64"):
+        return "float32"
+    return name if name in PLAIN else None
 
 
 def _unique(name: str, taken: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from tvm import relax
 
 from sdc.errors import InvalidModelError, UnsupportedOpError
 from sdc.frontends.onnx.lift.lifter import Lifter, converter
-from sdc.frontends.onnx.lift.values import Constant, Structural, Weight
+from sdc.frontends.onnx.lift.values import Constant, Structural, Weight, number
 from sdc.ir.ops import rotary
 
 __all__: list[str] = []
@@ -44,7 +44,7 @@ def _rotary(lifter: Lifter, node: ir.Node) -> relax.Expr:
 
 def _tables(lifter: Lifter, node: ir.Node) -> tuple[list[NDArray], relax.Expr]:
     """cos and sin [positions, r / 2], and the position that indexes them."""
-    start = lifter.decoding.position if lifter.decoding else relax.const(np.array(0, np.int64))
+    start = lifter.decoding.position if lifter.decoding else number(0, "int64")
     cos, sin = node.inputs[1:3]
     ids = node.inputs[3] if len(node.inputs) > 3 else None
     assert cos is not None
@@ -56,15 +56,26 @@ def _tables(lifter: Lifter, node: ir.Node) -> tuple[list[NDArray], relax.Expr]:
     kinds = [lifter.values[id(v)] for v in (cos, sin)]
     if ids is not None and all(isinstance(k, Constant | Weight) for k in kinds):
         stored = [lifter.array(v) for v in (cos, sin)]
-        if not isinstance(lifter.values[id(ids)], Structural | Constant):
+        if isinstance(lifter.values[id(ids)], Constant):
+            return stored, number(lifter.array(ids), "int64")
+        if not isinstance(lifter.values[id(ids)], Structural):
             return stored, lifter.emit(relax.op.astype(lifter.expr(ids), "int64"))
         tables = _by_position(lifter, node, stored, ids)
     elif ids is None and all(isinstance(k, Structural | Constant | Weight) for k in kinds):
+        if lifter.decoding is None and all(isinstance(k, Constant | Weight) for k in kinds):
+            return _by_batch([lifter.array(v) for v in (cos, sin)])
         tables = [_evaluated(lifter, node, v) for v in (cos, sin)]
     else:
         raise _refuse(node, "its angles depend on activations")
     memo[key] = tables
     return tables, start
+
+
+def _by_batch(stored: list[NDArray]) -> tuple[list[NDArray], relax.Expr]:
+    """Tables [batch, seq, r / 2] of fixed lengths as rows, and the row of each token."""
+    batch, seq, width = stored[0].shape
+    rows = [t.reshape(-1, width) for t in stored]
+    return rows, number(np.arange(batch * seq).reshape(batch, seq), "int64")
 
 
 def _by_position(lifter: Lifter, node: ir.Node, stored: list[NDArray], ids: ir.Value) -> list[NDArray]:
@@ -74,8 +85,6 @@ def _by_position(lifter: Lifter, node: ir.Node, stored: list[NDArray], ids: ir.V
         UnsupportedOpError: The ids are something else.
         InvalidModelError: The tables end before the last position that the cache holds.
     """
-    if isinstance(lifter.values[id(ids)], Constant):
-        return [t[lifter.array(ids).reshape(-1)] for t in stored]
     for seq, past in TRIALS if lifter.decoding else TRIALS[:2]:
         found = lifter.interpreter({"batch": 2, "seq": seq, "past": past}).number(ids)
         offset = past if _reads_past(lifter) else 0

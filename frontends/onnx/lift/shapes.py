@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import mul
 from typing import Any
 
 import onnx_ir as ir
@@ -97,5 +99,32 @@ def _split(lifter: Lifter, node: ir.Node) -> tuple[relax.Expr, ...]:
     at: int | list[int] = len(node.outputs)
     if sizes is not None:
         at = [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)]
+    elif isinstance(x.ty.shape.values[axis], tirx.IntImm):
+        each = -(-int(x.ty.shape.values[axis]) // len(node.outputs))  # the last part may be smaller
+        at = [each * (i + 1) for i in range(len(node.outputs) - 1)]
     parts = lifter.emit(relax.op.split(x, at, axis))
     return tuple(lifter.emit(parts[i]) for i in range(len(node.outputs)))
+
+
+@converter("Flatten")
+def _flatten(lifter: Lifter, node: ir.Node) -> relax.Expr:
+    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    dims = list(x.ty.shape.values)
+    axis = node.attributes.get_int("axis", 1)
+    axis += len(dims) if axis < 0 else 0
+    one = tirx.IntImm("int64", 1)
+    rows, columns = reduce(mul, dims[:axis], one), reduce(mul, dims[axis:], one)
+    return lifter.emit(relax.op.reshape(x, [rows, columns]))
+
+
+@converter("Tile")
+def _tile(lifter: Lifter, node: ir.Node) -> relax.Expr:
+    repeats = _axes(lifter, node)
+    if repeats is None:
+        raise UnsupportedOpError([f'node "{node.name}" (op Tile): repeats known only at run time'])
+    return lifter.emit(relax.op.tile(lifter.expr(node.inputs[0]), repeats))  # type: ignore[arg-type]
+
+
+@converter("Identity")
+def _identity(lifter: Lifter, node: ir.Node) -> relax.Expr:
+    return lifter.expr(node.inputs[0])  # type: ignore[arg-type]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import ArrayLike
 from tvm import relax
 
 from sdc.ir.params import Param
 
-__all__ = ["Constant", "Grown", "Lifted", "Past", "Structural", "Weight"]
+__all__ = ["Constant", "Grown", "Lifted", "Past", "Structural", "Weight", "number"]
 
 
 @dataclass(frozen=True)
@@ -56,3 +58,9 @@ class Grown:
 
 
 Lifted = Constant | Weight | Structural | Past | Grown | relax.Expr
+
+
+def number(value: ArrayLike, dtype: str | None = None) -> relax.Expr:
+    """A constant of exactly this dtype (``relax.const`` alone narrows int64)."""
+    array = np.asarray(value, dtype)
+    return relax.const(array, str(array.dtype))
