@@ -102,10 +102,14 @@ def compile_to(
     force: bool = False,
     progress: Progress = _silent,
 ) -> Compiled:
-    """Compiles a file into the directory ``out``, which appears whole or not at all. Raises as :func:`compile`."""
+    """Compiles a file into the directory ``out``, which appears whole or not at all.
+
+    Raises:
+        SdcError: As :func:`compile`.
+    """
     from sdc.passes.base import PassContext
     from sdc.passes.pipeline import compile_passes, run_passes
-    from sdc.targets.registry import find_target
+    from sdc.targets import find_target
 
     target = find_target(config.target)
     phases = _Phases(progress)

@@ -23,8 +23,8 @@ Windows = tuple[NDArray | tuple[NDArray, ...], ...]
 def calibration_for(model: Model, config: CompileConfig, tokenizer_folder: Path) -> tuple[Windows, str]:
     """Calibration windows of a model, and a remark on where they are from.
 
-    A decoder gets tokens of the given text, of the demo text, or (without a tokenizer) random ones; a stateless
-    graph gets random inputs.
+    A decoder gets tokens of the given text, of the demo text, or (without a tokenizer) random ones; a
+    stateless graph gets random inputs.
 
     Raises:
         ConfigError: A text was given, but cannot be read, is too short, or there is no tokenizer.
@@ -38,7 +38,8 @@ def calibration_for(model: Model, config: CompileConfig, tokenizer_folder: Path)
     if codec is None:
         if config.calibration is not None:
             raise ConfigError(
-                f"{config.calibration} cannot be used: the model has no tokenizer; put tokenizer.json beside it"
+                f"{config.calibration} cannot be used: the model has no tokenizer; put tokenizer.json beside "
+                "the model"
             )
         drawn = random.integers(0, model.info.vocab, (config.calibration_windows, size))
         return tuple(drawn), "calibrated on random tokens, as the model has no tokenizer"

@@ -1,62 +1,91 @@
-"""The settings of a compile: validated once, written to the manifest."""
+"""The settings of a compile: validated, immutable, written to the manifest."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sdc.errors import ConfigError
 
-__all__ = ["CompileConfig", "make_config"]
+__all__ = ["CompileConfig"]
 
 
 class CompileConfig(BaseModel):
-    """Everything that decides what a compiled program computes.
+    """Everything that decides what a compile yields.
+
+    Make one with :meth:`of`, whose errors are for people.
 
     Attributes:
-        target: Back end.
+        target: Where the program runs.
         weights: Integer type of the weights.
-        levels: Largest spike count of a linear's input (7 stands for 4-bit activations, 15 for 5, 127 for 8).
+        levels: Largest spike count D of a linear's inputs.
         group: Channels that share a threshold; 0 means all of a token's.
-        coding: How a count becomes a train.
-        calibration: Text file to calibrate on; None takes the text that ships with sdc.
-        max_seq: Tokens that the cache holds; None takes the model's context, at most 2048.
+        coding: How a count becomes a train of spikes.
+        calibration: A text to calibrate on; None means sdc's demo text.
+        calibration_windows: Pieces of that text to run.
+        calibration_window: Tokens a piece.
+        max_seq: Tokens that the cache holds; None means 2048, or the model's context where shorter.
         seed: Seed of everything random.
         smoothing: Exponent of the smoothing scales (SmoothQuant, arXiv 2211.10438); 0 turns it off.
-        block: Largest Hadamard block in channels; 0 turns it off.
+        block: Largest Hadamard block, in channels, a power of two; 0 turns projection off.
         q_levels: Spike levels of attention queries.
         kv_levels: Spike levels of cached keys and values.
-        prob_levels: Spike levels of attention probabilities, unsigned.
+        prob_levels: Spike levels of attention probabilities (unsigned).
+        verify: Check what every pass promises; not part of the manifest.
+        dump_ir: A directory for the module after every pass; not part of the manifest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     target: Literal["cpu", "cuda", "neuro"] = "cpu"
     weights: Literal["int8", "int4"] = "int8"
-    levels: int = Field(15, ge=1, le=127)
-    group: int = Field(64, ge=0)
+    levels: Annotated[int, Field(ge=1, le=127)] = 15
+    group: Annotated[int, Field(ge=0)] = 64
     coding: Literal["ternary", "bitwise", "binary"] = "ternary"
     calibration: Path | None = None
-    max_seq: int | None = Field(None, ge=1)
-    seed: int = Field(0, ge=0)
-    smoothing: float = Field(0.5, ge=0, le=1)
-    block: int = Field(64, ge=0, le=1024)
-    q_levels: int = Field(15, ge=1, le=127)
-    kv_levels: int = Field(127, ge=1, le=127)
-    prob_levels: int = Field(255, ge=1, le=255)
+    calibration_windows: Annotated[int, Field(ge=1)] = 8
+    calibration_window: Annotated[int, Field(ge=2)] = 128
+    max_seq: Annotated[int, Field(ge=2)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    smoothing: Annotated[float, Field(ge=0, le=1)] = 0.5
+    block: Annotated[int, Field(ge=0)] = 64
+    q_levels: Annotated[int, Field(ge=1, le=127)] = 15
+    kv_levels: Annotated[int, Field(ge=1, le=127)] = 127
+    prob_levels: Annotated[int, Field(ge=1, le=255)] = 255
+    verify: bool = False
+    dump_ir: Path | None = None
+
+    @model_validator(mode="after")
+    def _block_is_a_power_of_two(self) -> CompileConfig:
+        if self.block & (self.block - 1):
+            raise ValueError(f"block must be a power of two or 0, not {self.block}")
+        return self
+
+    @staticmethod
+    def of(**settings: Any) -> CompileConfig:
+        """A configuration from settings; those left out have their defaults.
+
+        Raises:
+            ConfigError: A setting is unknown or out of range; all such are named.
+        """
+        try:
+            return CompileConfig(**settings)
+        except ValidationError as error:
+            raise ConfigError("; ".join(_complaint(e) for e in error.errors())) from error
+
+    def to_manifest(self) -> dict[str, Any]:
+        """JSON values, without what does not change the result."""
+        return self.model_dump(mode="json", exclude={"dump_ir", "verify"})
 
 
-def make_config(**settings: object) -> CompileConfig:
-    """A configuration from settings; those that are None keep their defaults.
-
-    Raises:
-        ConfigError: A setting is unknown or out of range.
-    """
-    given = {k: v for k, v in settings.items() if v is not None}
-    try:
-        return CompileConfig.model_validate(given)
-    except ValidationError as error:
-        problems = [f"--{'.'.join(map(str, e['loc'])).replace('_', '-')}: {e['msg']}" for e in error.errors()]
-        raise ConfigError("; ".join(problems)) from error
+def _complaint(error: Any) -> str:
+    """One sentence on one failed setting."""
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if not error["loc"]:
+        return message
+    name = str(error["loc"][0])
+    if error["type"] == "extra_forbidden":
+        return f'there is no setting "{name}"; settings are: {", ".join(CompileConfig.model_fields)}'
+    return f"{name} = {error['input']!r}: {message[0].lower()}{message[1:]}"

@@ -65,8 +65,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise CorruptArtefactError(f"{path}: damaged ({error}); compile the model again") from error
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise VersionError(
-            f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest that this sdc reads; "
-            "update sdc, or compile the model again"
+            f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest that this sdc "
+            "reads; update sdc, or compile the model again"
         )
     if version != FORMAT_VERSION:
         raise VersionError(f"{path}: format version {version!r} is not supported; compile the model again")

@@ -1,6 +1,15 @@
-"""Measuring accuracy and spikes."""
+"""Measuring programs: perplexity beside the original model's, and what fired."""
 
-from sdc.evaluation.firing import FiringStatistics, measure_firing
-from sdc.evaluation.perplexity import Perplexity, onnx_scorer, perplexity
+from sdc.evaluation.evaluate import Evaluation, evaluate
+from sdc.evaluation.perplexity import Perplexity, negative_log_likelihood, windows_of
+from sdc.evaluation.reference import Reference, open_reference
 
-__all__ = ["FiringStatistics", "Perplexity", "measure_firing", "onnx_scorer", "perplexity"]
+__all__ = [
+    "Evaluation",
+    "Perplexity",
+    "Reference",
+    "evaluate",
+    "negative_log_likelihood",
+    "open_reference",
+    "windows_of",
+]

@@ -1,90 +1,66 @@
-"""Perplexity of a language model on windows of a text."""
+"""Perplexity: windows that do not overlap, the first token of each is not predicted.
+
+``exp`` of the mean natural-log cross-entropy of tokens 2 to n of each window. No special tokens are added.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from sdc.errors import ModelError
+from sdc.errors import ConfigError
 
-__all__ = ["Perplexity", "Scorer", "onnx_scorer", "perplexity"]
-
-Scorer = Callable[[NDArray], NDArray]
-"""Logits [n, vocab] of tokens [n], from an empty cache."""
+__all__ = ["Perplexity", "negative_log_likelihood", "windows_of"]
 
 
 @dataclass(frozen=True)
 class Perplexity:
-    """exp of the mean natural-log cross-entropy of tokens 2..n of each window.
+    """Of one model on one text.
 
     Attributes:
-        windows: Mean cross-entropy of each window, nats per token.
+        window_means: Mean cross-entropy of each window, natural log.
     """
 
-    windows: tuple[float, ...]
+    window_means: tuple[float, ...]
 
     @property
     def value(self) -> float:
-        """The perplexity (windows are of one length)."""
-        return float(np.exp(np.mean(self.windows)))
+        """exp of the mean over windows (all have the same number of tokens)."""
+        return float(np.exp(np.mean(self.window_means)))
 
-    def interval(self, seed: int = 0, resamples: int = 2000) -> tuple[float, float]:
-        """95 % bootstrap interval over windows (Efron and Tibshirani 1993, chapter 13: percentiles)."""
-        losses = np.asarray(self.windows)
-        picks = np.random.default_rng(seed).integers(0, len(losses), (resamples, len(losses)))
-        low, high = np.percentile(np.exp(losses[picks].mean(1)), [2.5, 97.5])
-        return float(low), float(high)
-
-
-def perplexity(
-    score: Scorer, windows: Sequence[NDArray], progress: Callable[[int, int], None] | None = None
-) -> Perplexity:
-    """Scores windows of tokens [n], each on its own."""
-    losses = []
-    for done, window in enumerate(windows):
-        if progress is not None:
-            progress(done, len(windows))
-        logits = score(window)[:-1].astype(np.float64)
-        top = logits.max(-1, keepdims=True)
-        total = top[:, 0] + np.log(np.exp(logits - top).sum(-1))
-        losses.append(float((total - logits[np.arange(len(logits)), window[1:]]).mean()))
-    return Perplexity(tuple(losses))
+    def interval(self, confidence: float = 0.95, draws: int = 2000) -> tuple[float, float]:
+        """Bootstrap interval over windows (percentile method, Efron 1979), seeded."""
+        means = np.asarray(self.window_means)
+        picks = np.random.default_rng(0).integers(0, len(means), (draws, len(means)))
+        edges = np.quantile(means[picks].mean(1), [(1 - confidence) / 2, (1 + confidence) / 2])
+        return float(np.exp(edges[0])), float(np.exp(edges[1]))
 
 
-def onnx_scorer(path: str | Path) -> Scorer:
-    """The original model under onnxruntime: the yardstick.
+def windows_of(tokens: Sequence[int], count: int, size: int) -> list[NDArray[np.int64]]:
+    """The first ``count`` windows of ``size`` tokens; fewer where the text is shorter.
 
     Raises:
-        ModelError: onnxruntime cannot run it as a language model.
+        ConfigError: The text does not fill one window, or a window would predict nothing.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no public base class
-        raise ModelError(f"onnxruntime cannot open {path}: {error}") from error
-
-    def score(tokens: NDArray) -> NDArray:
-        feeds = {i.name: _feed(i, tokens[None]) for i in session.get_inputs()}
-        logits = np.asarray(session.run(None, feeds)[0], np.float32)
-        return logits[0]
-
-    return score
+    if size < 2 or count < 1:
+        raise ConfigError(f"evaluation needs at least one window of at least 2 tokens, not {count} of {size}")
+    if len(tokens) < size:
+        raise ConfigError(
+            f"the text has {len(tokens)} tokens, fewer than one window of {size}; give a longer text, "
+            "or a smaller --window"
+        )
+    array = np.asarray(tokens, np.int64)
+    return [array[i * size : (i + 1) * size] for i in range(min(count, len(array) // size))]
 
 
-def _feed(value: onnxruntime.NodeArg, ids: NDArray) -> NDArray:
-    """One input of a language model: ids, a mask of ones, positions, or an empty cache."""
-    if "past" in value.name:
-        dtype = np.float16 if "16" in value.type else np.float32
-        shape = [1, *(d if isinstance(d, int) else 0 for d in value.shape[1:])]
-        return np.zeros(shape, dtype)
-    if "mask" in value.name:
-        return np.ones(ids.shape, np.int64)
-    if "position" in value.name:
-        return np.arange(ids.shape[1], dtype=np.int64)[None]
-    return ids.astype(np.int64)
+def negative_log_likelihood(logits: NDArray, tokens: NDArray) -> float:
+    """Mean cross-entropy of tokens 2..n under logits [n, vocab] of the tokens before, natural log."""
+    total = 0.0
+    for row, token in zip(logits[:-1], tokens[1:], strict=True):
+        wide = row.astype(np.float64)
+        top = wide.max()
+        total += top + np.log(np.exp(wide - top).sum()) - wide[token]
+    return total / (len(tokens) - 1)

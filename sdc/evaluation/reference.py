@@ -1,4 +1,4 @@
-"""The original model in floats: under onnxruntime, or the lifted module where onnxruntime lacks an operation."""
+"""The original model in floats: under onnxruntime, or as lifted where onnxruntime lacks an operation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sdc.ir.evaluate import Evaluator
 __all__ = ["Reference", "open_reference"]
 
 _TOKENS = ("input_ids", "tokens", "ids", "input")
-_DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
+_DTYPES: dict[str, Any] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
 _DTYPES |= {"tensor(float16)": np.float16, "tensor(bool)": np.bool_}
 _LACKS = (ort_errors.NotImplemented, ort_errors.InvalidGraph, ort_errors.Fail)
 

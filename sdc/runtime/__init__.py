@@ -1,6 +1,6 @@
-"""Compiled programs that run: text generation, logits, statistics."""
+"""Running compiled programs: text in, text out."""
 
-from sdc.runtime.program import Generation, Program, load
-from sdc.runtime.text import TextModel, find_tokenizer
+from sdc.runtime.program import Generation, Program
+from sdc.runtime.text import TextCodec, copy_tokenizer
 
-__all__ = ["Generation", "Program", "TextModel", "find_tokenizer", "load"]
+__all__ = ["Generation", "Program", "TextCodec", "copy_tokenizer"]

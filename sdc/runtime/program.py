@@ -1,36 +1,38 @@
-"""A compiled program, loaded: what ``sdc.load`` returns."""
+"""A compiled program that runs."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdc.artefact import Artefact, open_artefact
-from sdc.errors import ArtefactError, TargetError
+from sdc.errors import ConfigError, TargetError
 from sdc.runtime.sampling import Sampler
-from sdc.runtime.text import TextModel, find_tokenizer
+from sdc.runtime.text import TextCodec
 from sdc.targets import find_target
 from sdc.targets.base import Runner, StatelessRunner
+from sdc.targets.firing import Firing
 
-__all__ = ["Generation", "Program", "load"]
+__all__ = ["Generation", "Program", "score_with_firing"]
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What was generated, and how fast.
+    """What a prompt led to.
 
     Attributes:
-        text: The new text.
-        tokens: The new token ids, the one that ended the generation included.
-        prompt_tokens: Length of the prompt.
-        prefill_seconds, decode_seconds: Wall-clock time of the prompt, and of all tokens after the first.
+        text: The answer; "" where the program has no tokenizer.
+        tokens: Its token ids, the end token left out.
+        prompt_tokens: Tokens of the prompt.
+        prefill_seconds: Time for the prompt.
+        decode_seconds: Time for all steps after it.
+        steps: How many those were.
     """
 
     text: str
@@ -38,78 +40,130 @@ class Generation:
     prompt_tokens: int
     prefill_seconds: float
     decode_seconds: float
+    steps: int
 
-    @property
-    def prefill_tokens_per_second(self) -> float:
-        """Prompt tokens per second."""
-        return self.prompt_tokens / self.prefill_seconds if self.prefill_seconds else 0.0
-
-    @property
-    def decode_tokens_per_second(self) -> float:
-        """New tokens per second, the first (which the prompt's pass gives) left out."""
-        return (len(self.tokens) - 1) / self.decode_seconds if self.decode_seconds else 0.0
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, rates in tokens per second (None where nothing was decoded)."""
+        return {
+            "text": self.text,
+            "tokens": list(self.tokens),
+            "prompt_tokens": self.prompt_tokens,
+            "prefill_tokens_per_second": self.prompt_tokens / self.prefill_seconds,
+            "decode_tokens_per_second": self.steps / self.decode_seconds if self.steps else None,
+        }
 
 
 class Program:
-    """A program that runs on its target.
+    """An opened artefact. One conversation at a time; not safe across threads.
 
     Args:
-        artefact: The opened artefact.
+        artefact: A checked artefact.
+
+    Raises:
+        TargetError: This machine cannot run it.
     """
 
     def __init__(self, artefact: Artefact) -> None:
         self.artefact = artefact
-        manifest = artefact.manifest
-        target = find_target(manifest["target"])
-        self._runner = target.load(artefact.path, manifest["build"])
-        self.text: TextModel | None = find_tokenizer(artefact.path)
+        self.tokenizer = TextCodec.find(artefact.path)
+        target = find_target(str(artefact.manifest["target"]))
+        self.runner: Runner | StatelessRunner = target.load(artefact.path, artefact.manifest["program"])
+        self._kept: object = None
+
+    @staticmethod
+    def load(path: str | Path) -> Program:
+        """Opens and checks an artefact. Raises as :func:`sdc.artefact.open_artefact` and the constructor."""
+        return Program(open_artefact(path))
+
+    def keep(self, thing: object) -> None:
+        """Keeps an object, such as a temporary directory, alive for as long as the program."""
+        self._kept = thing
 
     @property
-    def kind(self) -> str:
-        """``decoder`` or ``stateless``."""
-        return str(self.artefact.manifest["model"]["kind"])
+    def manifest(self) -> Mapping[str, Any]:
+        """Everything that was written about the program when it was compiled."""
+        return self.artefact.manifest
 
     @property
-    def runner(self) -> Runner:
-        """The decoder's runner.
+    def decoder(self) -> Runner:
+        """The runner of a language model.
 
         Raises:
-            TargetError: The program is no language model.
+            TargetError: The program is a graph without state.
         """
-        if self.kind != "decoder":
-            raise TargetError("this program is no language model; call it with Program.call")
-        return cast(Runner, self._runner)
+        if self.manifest["model"]["kind"] != "decoder":
+            raise TargetError(f"{self.artefact.path} is no language model; use Program.call")
+        return self.runner  # type: ignore[return-value]  # its kind says so
 
-    def call(self, inputs: dict[str, NDArray]) -> dict[str, NDArray]:
-        """Runs a stateless program on arrays by input name.
+    def call(self, inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
+        """Runs a program without state: arrays by name to arrays by name.
 
         Raises:
-            TargetError: The program is a language model.
+            TargetError: The program is a language model, or an input is missing or of another dtype.
         """
-        if self.kind == "decoder":
-            raise TargetError("this program is a language model; use Program.generate or Program.logits")
-        return cast(StatelessRunner, self._runner).call(inputs)
+        if self.manifest["model"]["kind"] == "decoder":
+            raise TargetError(f"{self.artefact.path} is a language model; use generate or logits")
+        return self.runner.call(inputs)  # type: ignore[union-attr]  # its kind says so
 
-    def logits(self, tokens: Sequence[int] | NDArray) -> NDArray:
+    def logits(self, tokens: NDArray | Sequence[int]) -> NDArray:
         """Logits [n, vocab] float32 of tokens [n], from an empty cache."""
-        self.runner.reset()
-        return self.runner.score(np.asarray(tokens, np.int64))
+        self.decoder.reset()
+        return self.decoder.score(tokens)
 
-    def stats(self) -> dict[str, Any]:
-        """Firing statistics by operation, measured on calibration text when compiling."""
-        path = self.artefact.file("calibration.json")
-        if path is None:
-            raise ArtefactError(f"{self.artefact.path} holds no calibration statistics; compile it again")
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-
-    def encode(self, prompt: str, *, chat: bool = False) -> list[int]:
-        """Token ids of a prompt.
+    def stats(self, tokens: NDArray | Sequence[int]) -> dict[str, Any]:
+        """Spikes, zero fraction and synops, in all and per operation, of token ids [n] from an empty cache.
 
         Raises:
-            ArtefactError: The artefact has no tokenizer.
+            TargetError: The program's target cannot count spikes.
         """
-        text = self._text()
-        return text.encode(text.chat(prompt) if chat else prompt)
+        self.decoder.reset()
+        _, firing = score_with_firing(self.decoder, tokens)
+        return firing.summary(self.manifest["ops"])
+
+    def prompt(self, prompt: str | Sequence[int], *, chat: bool = True) -> list[int]:
+        """Token ids of a prompt, in the model's chat format where it has one and ``chat`` is set.
+
+        Raises:
+            ConfigError: The prompt is text, and the program has no tokenizer; or it is empty.
+        """
+        if not isinstance(prompt, str):
+            ids = [int(t) for t in prompt]
+        elif self.tokenizer is None:
+            raise ConfigError(
+                f"{self.artefact.path} has no tokenizer: give token ids, or put tokenizer.json beside the "
+                "model and compile again"
+            )
+        else:
+            ids = self.tokenizer.chat(prompt) if chat else self.tokenizer.encode(prompt, special=True)
+        if not ids:
+            raise ConfigError("the prompt is empty; give at least one token")
+        return ids
+
+    def tokens(
+        self,
+        prompt: Sequence[int],
+        max_new_tokens: int,
+        sampler: Sampler,
+        times: list[float] | None = None,
+    ) -> Iterator[int]:
+        """New token ids, one by one, from an empty cache; ends at an end token or where the cache is full.
+
+        Args:
+            times: Receives the seconds for the prompt, then for each step after it.
+        """
+        runner = self.decoder
+        ends = self.tokenizer.end_tokens if self.tokenizer else frozenset()
+        room = int(self.manifest["model"]["max_seq"]) - len(prompt) + 1  # the last token needs no place
+        wanted = min(max_new_tokens, room)
+        runner.reset()
+        logits = _timed(times, runner.prefill, prompt)
+        for number in range(wanted):
+            token = sampler(logits)
+            if token in ends:
+                return
+            yield token
+            if number + 1 < wanted:
+                logits = _timed(times, runner.decode, token)
 
     def generate(
         self,
@@ -117,90 +171,72 @@ class Program:
         max_new_tokens: int = 128,
         temperature: float = 0.0,
         top_p: float = 1.0,
-        seed: int = 0,
-        stream: Callable[[str], None] | None = None,
-        *,
-        chat: bool = False,
-    ) -> Generation:
-        """Continues a prompt.
+        seed: int | None = 0,
+        stream: bool = False,
+    ) -> str | Iterator[str]:
+        """The answer to a prompt.
 
         Args:
-            prompt: Text, or token ids.
-            max_new_tokens: Tokens to generate at most; a stop token ends earlier.
-            temperature: 0 takes the likeliest token each time.
-            top_p: Samples among the likeliest tokens of this total probability.
-            seed: Seed of the sampling.
-            stream: Called with every new piece of text.
-            chat: Put the prompt into the model's chat template.
+            prompt: Text, put into the model's chat format where it has one; or token ids, taken as they are.
+            max_new_tokens: Most tokens of the answer.
+            temperature: 0 takes the likeliest token.
+            top_p: Mass of the tokens to draw from.
+            seed: Of the draws.
+            stream: Give an iterator over pieces of text instead of the whole.
 
         Raises:
-            TargetError: The prompt and the new tokens do not fit into the cache.
-            NumericsError: A logit is NaN or infinite.
+            ConfigError: The program has no tokenizer, or a setting is out of range.
+            TargetError: The prompt does not fit into the cache.
         """
-        ids = self.encode(prompt, chat=chat) if isinstance(prompt, str) else list(prompt)
-        sampler = Sampler(temperature, top_p, seed)
-        runner, tokens = self.runner, list[int]()
-        runner.reset()
-        start = time.perf_counter()
-        logits = runner.prefill(ids)
-        middle = time.perf_counter()
-        stops = self.text.stops if self.text else frozenset[int]()
-        pieces = _Pieces(self.text, stream)
-        for _ in range(max_new_tokens):
-            tokens.append(sampler(logits))
-            if tokens[-1] in stops:
-                break
-            pieces.add(tokens[-1])
-            if len(tokens) < max_new_tokens:
-                logits = runner.decode(tokens[-1])
-        end = time.perf_counter()
-        return Generation(pieces.finish(), tuple(tokens), len(ids), middle - start, end - middle)
+        ids, sampler = self.prompt(prompt), Sampler(temperature, top_p, seed)
+        pieces = self._pieces(self.tokens(ids, max_new_tokens, sampler))
+        return pieces if stream else "".join(pieces)
 
-    def windows(self, text: str, count: int, window: int) -> Iterator[NDArray]:
-        """The first ``count`` windows of ``window`` tokens of a text, without overlap."""
-        ids = np.asarray(self._text().encode(text), np.int64)
-        for i in range(min(count, len(ids) // window)):
-            yield ids[i * window : (i + 1) * window]
+    def answer(
+        self,
+        prompt: Sequence[int],
+        max_new_tokens: int,
+        sampler: Sampler,
+        listen: Callable[[str], None] = lambda _piece: None,
+    ) -> Generation:
+        """Generates with the clock running; ``listen`` is called with each piece of text."""
+        made: list[int] = []
+        times: list[float] = []
 
-    def _text(self) -> TextModel:
-        if self.text is None:
-            raise ArtefactError(
-                f"{self.artefact.path} has no tokenizer: put tokenizer.json beside the model and compile again"
-            )
-        return self.text
+        def recorded() -> Iterator[int]:
+            for token in self.tokens(prompt, max_new_tokens, sampler, times):
+                made.append(token)
+                yield token
 
+        text = ""
+        for piece in self._pieces(recorded()):
+            text += piece
+            listen(piece)
+        return Generation(text, tuple(made), len(prompt), times[0], sum(times[1:]), len(times) - 1)
 
-class _Pieces:
-    """Turns tokens into text as they come; a character that is not whole yet waits."""
-
-    def __init__(self, text: TextModel | None, stream: Callable[[str], None] | None) -> None:
-        self.text, self.stream = text, stream
-        self.ids: list[int] = []
-        self.shown = ""
-
-    def add(self, token: int) -> None:
-        self.ids.append(token)
-        if self.text is None or self.stream is None:
-            return
-        whole = self.text.decode(self.ids)
-        if not whole.endswith("\ufffd"):
-            self.stream(whole[len(self.shown) :])
-            self.shown = whole
-
-    def finish(self) -> str:
-        if self.text is None:
-            return ""
-        whole = self.text.decode(self.ids)
-        if self.stream is not None and len(whole) > len(self.shown):
-            self.stream(whole[len(self.shown) :])
-        return whole
+    def _pieces(self, tokens: Iterator[int]) -> Iterator[str]:
+        """Text as it comes; token ids where there is no tokenizer."""
+        if self.tokenizer is not None:
+            return self.tokenizer.stream(tokens)
+        return (f"{token} " for token in tokens)
 
 
-def load(path: str | Path) -> Program:
-    """Opens a compiled program.
+def score_with_firing(runner: Runner, tokens: NDArray | Sequence[int]) -> tuple[NDArray, Firing]:
+    """Logits [n, vocab], and the firing that made them.
 
     Raises:
-        ArtefactError: There is none, it is damaged, or it is of a newer format.
-        TargetError: This machine cannot run it.
+        TargetError: The runner cannot count.
     """
-    return Program(open_artefact(path))
+    count = getattr(runner, "score_with_firing", None)
+    if count is None:
+        raise TargetError("the program's target cannot count spikes")
+    logits, firing = count(np.asarray(tokens, np.int64))
+    return logits, firing
+
+
+def _timed(times: list[float] | None, function: Callable[[Any], NDArray], argument: Any) -> NDArray:
+    began = time.perf_counter()
+    result = function(argument)
+    if times is not None:
+        times.append(time.perf_counter() - began)
+    return result

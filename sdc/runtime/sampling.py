@@ -1,4 +1,4 @@
-"""Choosing the next token."""
+"""Choosing the next token from logits."""
 
 from __future__ import annotations
 
@@ -11,33 +11,32 @@ __all__ = ["Sampler"]
 
 
 class Sampler:
-    """Greedy, or nucleus sampling (Holtzman et al., arXiv 1904.09751) with a seed.
+    """Greedy where the temperature is 0; else draws from the smallest set of tokens with mass ``top_p``.
 
     Args:
-        temperature: 0 is greedy.
-        top_p: Total probability of the tokens to choose among, within (0, 1].
-        seed: Seed of the generator.
+        temperature: Divides the logits; at least 0.
+        top_p: Within (0, 1]; nucleus sampling (arXiv 1904.09751).
+        seed: Of the draws; None for a different one each time.
 
     Raises:
         ConfigError: A value is out of range.
     """
 
-    def __init__(self, temperature: float, top_p: float, seed: int) -> None:
-        if temperature < 0 or not 0 < top_p <= 1:
-            raise ConfigError(
-                f"temperature must be >= 0 and top-p within (0, 1], got {temperature} and {top_p}"
-            )
+    def __init__(self, temperature: float = 0.0, top_p: float = 1.0, seed: int | None = 0) -> None:
+        if not (np.isfinite(temperature) and temperature >= 0):
+            raise ConfigError(f"temperature must be 0 (greedy) or more, not {temperature}")
+        if not 0 < top_p <= 1:
+            raise ConfigError(f"top-p must lie within 0 (exclusive) and 1, not {top_p}")
         self.temperature, self.top_p = temperature, top_p
-        self.generator = np.random.default_rng(seed)
+        self.random = np.random.default_rng(seed)
 
     def __call__(self, logits: NDArray) -> int:
         """A token id from logits [vocab]."""
         if self.temperature == 0:
-            return int(np.argmax(logits))
-        scaled = logits.astype(np.float64) / self.temperature
-        weights = np.exp(scaled - scaled.max())
+            return int(logits.argmax())
+        weights = np.exp((logits.astype(np.float64) - logits.max()) / self.temperature)
         order = np.argsort(-weights, kind="stable")
-        cumulative = np.cumsum(weights[order]) / weights.sum()
-        keep = order[: int(np.searchsorted(cumulative, self.top_p)) + 1]
-        chosen = weights[keep] / weights[keep].sum()
-        return int(self.generator.choice(keep, p=chosen))
+        mass = np.cumsum(weights[order])
+        last = int(np.searchsorted(mass, self.top_p * mass[-1]))
+        drawn = self.random.random() * mass[last]
+        return int(order[min(int(np.searchsorted(mass, drawn, side="right")), last)])

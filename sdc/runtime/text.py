@@ -1,92 +1,142 @@
-"""Tokenizer and chat template of a model."""
+"""Tokenizer, chat template and end tokens of a program, from Hugging Face files in its directory."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2.exceptions import TemplateError
+from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
 from sdc.errors import InvalidModelError
 
-__all__ = ["TOKENIZER_FILES", "TextModel", "find_tokenizer"]
+__all__ = ["TextCodec", "copy_tokenizer"]
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-
-
-@dataclass(frozen=True)
-class TextModel:
-    """Text to token ids and back.
-
-    Attributes:
-        tokenizer: Hugging Face tokenizer.
-        config: ``tokenizer_config.json``, or empty.
-        template: The chat template, or "".
-    """
-
-    tokenizer: Tokenizer
-    config: dict[str, Any]
-    template: str
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids, no special tokens added (those written in the text are recognised)."""
-        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
-
-    def decode(self, ids: list[int]) -> str:
-        """Text without special tokens."""
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
-
-    def chat(self, prompt: str) -> str:
-        """The prompt as a user's message in the model's chat template; as it is where there is none.
-
-        Raises:
-            InvalidModelError: The template does not render.
-        """
-        if not self.template:
-            return prompt
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        tokens = {k: self._special(k) for k in ("bos_token", "eos_token", "unk_token", "pad_token")}
-        messages = [{"role": "user", "content": prompt}]
-        try:
-            return environment.from_string(self.template).render(
-                messages=messages, add_generation_prompt=True, **tokens
-            )
-        except TemplateError as error:
-            raise InvalidModelError(f"the model's chat template does not render: {error}") from error
-
-    @property
-    def stops(self) -> frozenset[int]:
-        """Ids that end a generation."""
-        ends = (self._special("eos_token"), "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>")
-        ids = (self.tokenizer.token_to_id(t) for t in ends if t)
-        return frozenset(i for i in ids if i is not None)
-
-    def _special(self, key: str) -> str:
-        value = self.config.get(key, "")
-        return str(value.get("content", "")) if isinstance(value, dict) else str(value or "")
+_TOKENIZER = "tokenizer.json"
+_FILES = (_TOKENIZER, "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
-def find_tokenizer(folder: Path) -> TextModel | None:
-    """The tokenizer in a folder, or None.
+def copy_tokenizer(source: Path, out: Path) -> bool:
+    """Copies the tokenizer's files from one directory to another; False where there is no tokenizer."""
+    if not (source / _TOKENIZER).is_file():
+        return False
+    for name in _FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, out / name)
+    return True
+
+
+class TextCodec:
+    """Turns text into token ids and back.
+
+    Args:
+        folder: Holds ``tokenizer.json`` and, where the model has them, ``tokenizer_config.json``,
+            ``chat_template.jinja`` and ``generation_config.json``.
 
     Raises:
-        InvalidModelError: Its files are damaged.
+        InvalidModelError: A file is damaged.
     """
-    path = folder / "tokenizer.json"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            self._tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
+        except Exception as error:  # the library raises nothing narrower
+            raise InvalidModelError(f"{folder / _TOKENIZER}: damaged ({error})") from error
+        self._config = _read_json(folder / "tokenizer_config.json")
+        self._template = self._chat_template()
+        self.end_tokens = self._ends()
+
+    @staticmethod
+    def find(folder: Path) -> TextCodec | None:
+        """The codec of a directory, None where it holds no tokenizer."""
+        return TextCodec(folder) if (folder / _TOKENIZER).is_file() else None
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Token ids. ``special`` adds what the tokenizer puts around a text (such as a beginning-of-text)."""
+        return list(self._tokenizer.encode(text, add_special_tokens=special).ids)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of token ids, without special tokens."""
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def stream(self, tokens: Iterable[int]) -> Iterator[str]:
+        """Pieces of text as tokens arrive; a character of several tokens comes when it is whole.
+
+        Joined, the pieces are :meth:`decode` of all tokens.
+        """
+        seen: list[int] = []
+        told = ""
+        for token in tokens:
+            seen.append(token)
+            text = self.decode(seen)
+            if not text.endswith(_REPLACEMENT) and text.startswith(told):
+                yield text[len(told) :]
+                told = text
+        rest = self.decode(seen)[len(told) :]
+        if rest:
+            yield rest
+
+    def chat(self, prompt: str) -> list[int]:
+        """Token ids of a user's message in the model's chat format; of the plain text where it has none.
+
+        Raises:
+            InvalidModelError: The chat template fails.
+        """
+        if self._template is None:
+            return self.encode(prompt, special=True)
+        named = {k: _text(self._config.get(k)) for k in ("bos_token", "eos_token", "unk_token", "pad_token")}
+        messages = [{"role": "user", "content": prompt}]
+        try:
+            text = self._template.render(messages=messages, add_generation_prompt=True, **named)
+        except TemplateError as error:
+            raise InvalidModelError(f"{self._folder}: the chat template fails: {error}") from error
+        return self.encode(text)
+
+    def _chat_template(self) -> Any:
+        path = self._folder / "chat_template.jinja"
+        source = path.read_text(encoding="utf-8") if path.is_file() else self._config.get("chat_template")
+        if isinstance(source, list):  # several named ones
+            source = next((t["template"] for t in source if t.get("name") == "default"), None)
+        if not source:
+            return None
+        # The sandbox matters: the template comes with the model, from anywhere.
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.globals["raise_exception"] = _raise
+        try:
+            return environment.from_string(source)
+        except TemplateError as error:
+            raise InvalidModelError(f"{self._folder}: the chat template is damaged: {error}") from error
+
+    def _ends(self) -> frozenset[int]:
+        ids = _read_json(self._folder / "generation_config.json").get("eos_token_id", [])
+        found = set(ids if isinstance(ids, list) else [ids])
+        token = _text(self._config.get("eos_token"))
+        number = self._tokenizer.token_to_id(token) if token else None
+        return frozenset(found | ({number} if number is not None else set()))
+
+
+def _text(token: Any) -> str:
+    """A special token is a string, or a mapping with its content."""
+    return str(token.get("content", "")) if isinstance(token, Mapping) else str(token or "")
+
+
+def _raise(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        return None
-    settings = folder / "tokenizer_config.json"
+        return {}
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-        config = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-    except Exception as error:  # the library raises bare Exception for a damaged file
-        raise InvalidModelError(f"{path}: the tokenizer cannot be read ({error})") from error
-    template = config.get("chat_template") or ""
-    separate = folder / "chat_template.jinja"
-    if separate.is_file():
-        template = separate.read_text(encoding="utf-8")
-    return TextModel(tokenizer, config, template if isinstance(template, str) else "")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InvalidModelError(f"{path}: damaged ({error})") from error
+    if not isinstance(content, dict):
+        raise InvalidModelError(f"{path}: must hold a JSON object")
+    return content

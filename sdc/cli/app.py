@@ -1,0 +1,181 @@
+"""The verbs of ``sdc`` and their options."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sdc import __version__
+from sdc.cli import demo as demo_verb
+from sdc.cli import verbs
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="sdc",
+    help="Compiles ONNX language models into spike-driven programs, and runs them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the traceback.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Weights = Annotated[str, typer.Option(help="Weights: int8 or int4.")]
+Levels = Annotated[int, typer.Option(help="Largest spike count D of a linear's inputs.")]
+Group = Annotated[int, typer.Option(help="Channels that share a threshold; 0: all of a token's.")]
+Coding = Annotated[str, typer.Option(help="How counts become trains: ternary, bitwise or binary.")]
+Calibration = Annotated[Path | None, typer.Option(help="Text to calibrate on (default: sdc's demo text).")]
+MaxSeq = Annotated[int | None, typer.Option(help="Tokens that the cache holds (default: 2048 at most).")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+DumpIr = Annotated[Path | None, typer.Option(help="Directory for the module after every pass.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Check what every pass promises.")]
+Artefact = Annotated[Path, typer.Argument(help="A compiled program.")]
+Model = Annotated[Path, typer.Argument(help="An .onnx or .gguf file.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"sdc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Compiles ONNX language models into spike-driven programs, and runs them."""
+
+
+@app.command()
+def compile(
+    model: Model,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The program's directory.")],
+    target: Annotated[str, typer.Option(help="Where it shall run: cpu, cuda or neuro.")] = "cpu",
+    weights: Weights = "int8",
+    levels: Levels = 15,
+    group: Group = 64,
+    coding: Coding = "ternary",
+    calibration: Calibration = None,
+    max_seq: MaxSeq = None,
+    seed: Seed = 0,
+    dump_ir: DumpIr = None,
+    verify: Verify = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a program that stands there.")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Compile a model into a program."""
+    settings = {
+        "target": target,
+        "weights": weights,
+        "levels": levels,
+        "group": group,
+        "coding": coding,
+        "calibration": calibration,
+        "max_seq": max_seq,
+        "seed": seed,
+        "dump_ir": dump_ir,
+        "verify": verify,
+    }
+    verbs.compile_model(model, out, settings, force=force, json=json, quiet=quiet)
+
+
+@app.command()
+def run(
+    program: Artefact,
+    prompt: Annotated[str, typer.Option(help="What to answer; - reads it from standard input.")],
+    max_new_tokens: Annotated[int, typer.Option(help="Most tokens of the answer.")] = 128,
+    greedy: Annotated[
+        bool, typer.Option("--greedy", help="Take the likeliest token (temperature 0).")
+    ] = False,
+    temperature: Annotated[float, typer.Option(help="Divides the logits; 0 is greedy.")] = 0.7,
+    top_p: Annotated[float, typer.Option(help="Mass of the tokens to draw from.")] = 0.95,
+    seed: Seed = 0,
+    raw: Annotated[bool, typer.Option("--raw", help="Do not put the prompt into the chat format.")] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Answer a prompt; the text streams to stdout."""
+    if prompt == "-":
+        prompt = sys.stdin.read()
+    temperature = 0.0 if greedy else temperature
+    verbs.run_program(program, prompt, max_new_tokens, temperature, top_p, seed, raw=raw, json=json)
+
+
+@app.command()
+def eval(
+    program: Artefact,
+    text: Annotated[Path | None, typer.Option(help="Text to measure on (default: sdc's demo text).")] = None,
+    windows: Annotated[int, typer.Option(help="Windows at most.")] = 8,
+    window: Annotated[int, typer.Option(help="Tokens a window.")] = 512,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Perplexity beside the original model's, and what fired."""
+    verbs.evaluate_program(program, text, windows, window, json=json, quiet=quiet)
+
+
+@app.command()
+def demo(
+    model: Annotated[Path | None, typer.Option(help="An .onnx or .gguf file instead of SmolLM2.")] = None,
+    prompt: Annotated[str, typer.Option(help="What to answer.")] = demo_verb.PROMPT,
+    max_new_tokens: Annotated[int, typer.Option(help="Most tokens of the answer.")] = 96,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Keep the program in this directory.")
+    ] = None,
+    windows: Annotated[int, typer.Option(help="Windows of held-out text.")] = 4,
+    window: Annotated[int, typer.Option(help="Tokens a window.")] = 256,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Compile SmolLM2-135M for this CPU, answer a prompt, measure."""
+    demo_verb.demo(model, prompt, max_new_tokens, out, windows, window, json=json, quiet=quiet)
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A compiled program, or an .onnx or .gguf file.")],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what a program or a model holds."""
+    verbs.inspect(path, json=json)
+
+
+@app.command()
+def opt(
+    model: Model,
+    passes: Annotated[str, typer.Option("--passes", "-p", help="Names of passes, commas between them.")] = "",
+    levels: Levels = 15,
+    group: Group = 64,
+    coding: Coding = "ternary",
+    weights: Weights = "int8",
+    calibration: Calibration = None,
+    max_seq: MaxSeq = None,
+    seed: Seed = 0,
+    dump_ir: DumpIr = None,
+    verify: Verify = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Print a model's module after chosen passes."""
+    settings: dict[str, Any] = {"levels": levels, "group": group, "coding": coding, "weights": weights}
+    settings |= {"calibration": calibration, "max_seq": max_seq, "seed": seed, "dump_ir": dump_ir}
+    names = [n.strip() for n in passes.split(",") if n.strip()]
+    verbs.print_module(model, names, {**settings, "verify": verify}, quiet=quiet)
+
+
+@app.command()
+def doctor(json: Json = False, debug: Debug = False) -> None:
+    """Say what this machine offers to compiled programs."""
+    verbs.doctor(json=json)

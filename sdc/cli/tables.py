@@ -1,0 +1,48 @@
+"""Results as JSON or as tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["number", "print_facts", "print_json", "print_rows"]
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """One JSON object on stdout."""
+    json.dump(content, sys.stdout, indent=1)
+    print()
+
+
+def print_facts(title: str, facts: Mapping[str, Any]) -> None:
+    """A table of two columns."""
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in facts.items():
+        table.add_row(name, number(value))
+    Console().print(table)
+
+
+def print_rows(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """A table of one row each."""
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column.replace("_", " "))
+    for row in rows:
+        table.add_row(*(number(row[c]) for c in columns))
+    Console().print(table)
+
+
+def number(value: Any) -> str:
+    """Numbers for people: thousands apart, four digits of a fraction."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"

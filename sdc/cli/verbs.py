@@ -1,0 +1,217 @@
+"""What the verbs do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sdc.api import compile_to, lift
+from sdc.artefact import MANIFEST, open_artefact
+from sdc.calibration import calibration_for
+from sdc.cli.progress import Bars
+from sdc.cli.tables import print_facts, print_json, print_rows
+from sdc.config import CompileConfig
+from sdc.data import demo_text
+from sdc.errors import ConfigError
+from sdc.evaluation import Evaluation, Reference, evaluate, open_reference
+from sdc.passes.base import PassContext, PassOptions
+from sdc.passes.pipeline import run_passes
+from sdc.passes.registry import find_pass
+from sdc.runtime import Program
+from sdc.runtime.sampling import Sampler
+from sdc.source import hash_source, open_source
+from sdc.targets.cpu.isa import best_level
+
+__all__ = [
+    "compile_model",
+    "doctor",
+    "evaluate_program",
+    "inspect",
+    "measure",
+    "print_module",
+    "run_program",
+]
+
+
+def compile_model(
+    model: Path, out: Path, settings: Mapping[str, Any], *, force: bool, json: bool, quiet: bool
+) -> None:
+    """``sdc compile``."""
+    config = CompileConfig.of(**settings)
+    with Bars(quiet) as bars:
+        done = compile_to(model, out, config, force=force, progress=bars)
+    facts = {
+        "program": str(done.path),
+        "target": config.target,
+        "operations": len(done.manifest["ops"]),
+        "dense_float_products": done.manifest["dense_float_products"],
+        "weight_bytes": open_artefact(done.path).weight_bytes,
+        "seconds": dict(done.seconds),
+    }
+    if json:
+        print_json(facts)
+        return
+    timings = facts.pop("seconds")
+    print_facts("compiled", {**facts, **{f"{k}, seconds": v for k, v in timings.items()}})
+
+
+def run_program(
+    path: Path,
+    prompt: str,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+    *,
+    raw: bool,
+    json: bool,
+) -> None:
+    """``sdc run``."""
+    program = Program.load(path)
+    sampler = Sampler(temperature, top_p, seed)
+    listen = _ignore if json else _to_stdout
+    made = program.answer(program.prompt(prompt, chat=not raw), max_new_tokens, sampler, listen)
+    if json:
+        print_json(made.to_json())
+    else:
+        print()
+
+
+def _ignore(_piece: str) -> None:
+    """Text that nobody reads as it comes."""
+
+
+def _to_stdout(piece: str) -> None:
+    sys.stdout.write(piece)
+    sys.stdout.flush()
+
+
+def evaluate_program(
+    path: Path, text: Path | None, windows: int, window: int, *, json: bool, quiet: bool
+) -> None:
+    """``sdc eval``."""
+    program = Program.load(path)
+    content = demo_text()[1] if text is None else _read(text)
+    with Bars(quiet) as bars:
+        found = measure(program, content, windows, window, bars)
+    if json:
+        print_json(found.to_json())
+        return
+    hidden = ("ops", "window_means_reference", "window_means_spiking")
+    print_facts(str(path), {k: v for k, v in found.to_json().items() if k not in hidden})
+
+
+def measure(program: Program, text: str, windows: int, window: int, progress: Bars) -> Evaluation:
+    """A program beside its original on a text.
+
+    Raises:
+        ConfigError: The program has no tokenizer, or the text is too short.
+    """
+    if program.tokenizer is None:
+        raise ConfigError(f"{program.artefact.path} has no tokenizer, so a text cannot be measured on it")
+    return evaluate(
+        program,
+        _reference(program),
+        program.tokenizer.encode(text),
+        windows=windows,
+        window=window,
+        progress=progress,
+    )
+
+
+def _reference(program: Program) -> Reference | None:
+    """The original model; None, with a remark, where it is gone or has changed."""
+    source = program.manifest["source"]
+    path = Path(source["path"])
+    if not path.is_file():
+        print(f"sdc: {path} is gone, so there is no perplexity of the original model", file=sys.stderr)
+        return None
+    if hash_source(path) != source["sha256"]:
+        print(f"sdc: {path} has changed since the compile, so it is not measured", file=sys.stderr)
+        return None
+    return open_reference(open_source(path).onnx, int(program.manifest["model"]["max_seq"]))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the text {path} cannot be read: {error}") from error
+
+
+def inspect(path: Path, *, json: bool) -> None:
+    """``sdc inspect``."""
+    if path.is_dir() or path.name == MANIFEST:
+        _inspect_program(path.parent if path.name == MANIFEST else path, json)
+    else:
+        _inspect_model(path, json)
+
+
+def _inspect_program(path: Path, json: bool) -> None:
+    artefact = open_artefact(path)
+    manifest = artefact.manifest
+    names = ("format_version", "sdc_version", "target", "config", "model", "source", "ops")
+    facts = {name: manifest[name] for name in (*names, "dense_float_products", "notes", "certificate")}
+    facts["weight_bytes"] = artefact.weight_bytes
+    if json:
+        print_json(facts)
+        return
+    print_facts(str(path), {k: v for k, v in facts.items() if not isinstance(v, dict | list)})
+    print_facts("model", facts["model"])
+    print_facts("config", facts["config"])
+    columns = ("name", "kind", "levels", "coding", "group", "weight_bits", "synapses")
+    print_rows("operations", facts["ops"], columns)
+    for note in facts["notes"]:
+        print(f"note: {note}")
+
+
+def _inspect_model(path: Path, json: bool) -> None:
+    model = lift(open_source(path), CompileConfig.of())
+    facts = dict(vars(model.info)) | {"weights": len(model.params), "notes": list(model.notes)}
+    if json:
+        print_json(facts)
+    else:
+        print_facts(str(path), facts)
+
+
+def print_module(path: Path, passes: Sequence[str], settings: Mapping[str, Any], *, quiet: bool) -> None:
+    """``sdc opt``."""
+    config = CompileConfig.of(**settings)
+    chosen = [find_pass(name) for name in passes]
+    with Bars(quiet) as bars:
+        source = open_source(path, bars)
+        model = lift(source, config)
+        windows, _ = calibration_for(model, config, source.onnx.parent)
+        options = PassOptions(
+            levels=config.levels,
+            group=config.group,
+            coding=config.coding,
+            weights=config.weights,
+            seed=config.seed,
+        )
+        ctx = PassContext(options, windows, bars)
+        model = run_passes(model, chosen, ctx, dump_ir=config.dump_ir, verify=config.verify)
+    print(model.module.script())
+
+
+def doctor(*, json: bool) -> None:
+    """``sdc doctor``."""
+    facts = {
+        "sdc": version("sdc-compiler"),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "instruction_set": best_level().name,
+        "threads": len(os.sched_getaffinity(0)),
+        **{name: version(name) for name in ("apache-tvm", "onnx", "onnxruntime", "numpy")},
+        "nvcc": shutil.which("nvcc") or "not found (only --target cuda needs it)",
+    }
+    if json:
+        print_json(facts)
+    else:
+        print_facts("this machine", facts)
