@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx_ir as ir
+
 from sdc.frontends.onnx.lift import lift
 from sdc.frontends.onnx.normalise import normalise
 from sdc.frontends.onnx.read import read_model
 from sdc.ir.model import Model, ModelInfo
 
-__all__ = ["DEFAULT_MAX_SEQ", "LiftedModel", "load"]
+__all__ = ["DEFAULT_MAX_SEQ", "LiftedModel", "facts", "load"]
 
 DEFAULT_MAX_SEQ = 2048
 
@@ -28,13 +30,19 @@ def load(path: str | Path, max_seq: int | None = None) -> LiftedModel:
         UnsupportedOpError: It holds operations without a lifting rule; all are listed.
     """
     model = read_model(path)
-    context = int(model.metadata_props.get("context_length", DEFAULT_MAX_SEQ))
-    info = ModelInfo(
+    info = facts(model, path, max_seq)
+    normalise(model)
+    return lift(model, info)
+
+
+def facts(model: ir.Model, path: str | Path, max_seq: int | None) -> ModelInfo:
+    """What a file says about itself before it is lifted."""
+    stated = model.metadata_props.get("context_length", "")
+    context = int(stated) if stated.isdigit() else DEFAULT_MAX_SEQ
+    return ModelInfo(
         name=str(model.graph.name or Path(path).stem),
         exporter=f"{model.producer_name or 'unknown'} {model.producer_version or ''}".strip(),
         opset=int(model.opset_imports.get("", 0)),
         source=str(path),
         max_seq=max_seq or min(context, DEFAULT_MAX_SEQ),
     )
-    normalise(model)
-    return lift(model, info)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 
 import google.protobuf.message
@@ -10,6 +11,8 @@ import onnx_ir as ir
 from sdc.errors import InvalidModelError
 
 __all__ = ["read_model"]
+
+LARGEST = 2**36  # elements; the largest embeddings of published models have under 2^32
 
 
 def read_model(path: str | Path) -> ir.Model:
@@ -29,9 +32,31 @@ def read_model(path: str | Path) -> ir.Model:
     if not len(model.graph) or not model.graph.outputs:
         raise InvalidModelError(f"{path}: the file holds no graph with nodes and outputs; export it again")
     for tensor in model.graph.initializers.values():
+        _check_size(path, tensor)
         _check_external(path, tensor)
+    for value in model.graph.inputs:
+        _check_dimensions(path, f'input "{value.name}"', value.shape)
     _check_wiring(path, model)
     return model
+
+
+def _check_size(path: Path, value: ir.Value) -> None:
+    """The shape is sane, and a tensor inside the file has as many bytes as its shape says."""
+    tensor = value.const_value
+    if tensor is None:
+        return
+    _check_dimensions(path, f'weight "{value.name}"', tensor.shape)
+    if isinstance(tensor, ir.TensorProtoTensor) and len(tensor.raw.raw_data) not in (0, tensor.nbytes):
+        raise InvalidModelError(
+            f'{path}: weight "{value.name}" has {len(tensor.raw.raw_data)} bytes of data, but its shape '
+            f"{tensor.shape} asks for {tensor.nbytes}; export it again"
+        )
+
+
+def _check_dimensions(path: Path, what: str, shape: ir.Shape | None) -> None:
+    sizes = [int(d) for d in shape or () if isinstance(d, int)]
+    if any(not 0 <= d <= LARGEST for d in sizes) or prod(sizes) > LARGEST:
+        raise InvalidModelError(f"{path}: {what} has the shape {shape}, which no real tensor has")
 
 
 def _check_external(path: Path, value: ir.Value) -> None:

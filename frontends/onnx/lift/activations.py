@@ -59,7 +59,7 @@ _FORMULAS: dict[str, Formula] = {
 
 @converter(*_FORMULAS)
 def _activation(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    x = lifter.expr(node.inputs[0])
     if node.op_type == "Swish" and node.attributes.get_float("alpha", 1.0) == 1.0:
         return lifter.emit(op.nn.silu(x))
 
@@ -77,7 +77,7 @@ def _prelu(lifter: Lifter, node: ir.Node) -> relax.Expr:
 
 @converter("Clip")
 def _clip(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    y = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    y = lifter.expr(node.inputs[0])
     for bound, limit in zip(node.inputs[1:], (op.maximum, op.minimum), strict=False):
         if bound is not None:
             y = lifter.emit(limit(y, lifter.expr(bound)))
@@ -86,5 +86,5 @@ def _clip(lifter: Lifter, node: ir.Node) -> relax.Expr:
 
 @converter("LogSoftmax")
 def _log_softmax(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    x = lifter.expr(node.inputs[0])
     return lifter.emit(op.nn.log_softmax(x, axis=node.attributes.get_int("axis", -1)))

@@ -42,7 +42,7 @@ def _attention(lifter: Lifter, node: ir.Node) -> Any:
         out = lifter.emit(attention(q, k, v, lifter.decoding.position, **attrs))
     else:
         out, k, v = _stateless(lifter, node, (q, k, v), mask, attrs)
-    if len(lifter.expr(node.inputs[0]).ty.shape.values) == 4:  # type: ignore[arg-type]
+    if len(lifter.expr(node.inputs[0]).ty.shape.values) == 4:
         return (lifter.permute(out, [0, 2, 1, 3]), k, v)
     batch, seq, heads, width = out.ty.shape.values
     return (lifter.emit(relax.op.reshape(out, [batch, seq, heads * width])), k, v)
@@ -73,7 +73,7 @@ def _stateless(
     k, v = (lifter.permute(x, [0, 2, 1, 3]) for x in rows)
     past: Any = 0
     if len(node.inputs) > 5 and node.inputs[4] is not None:
-        old = [lifter.expr(node.inputs[i]) for i in (4, 5)]  # type: ignore[arg-type]
+        old = [lifter.expr(node.inputs[i]) for i in (4, 5)]
         past = old[0].ty.shape.values[2]
         k, v = (lifter.emit(relax.op.concat([o, x], 2)) for o, x in zip(old, (k, v), strict=True))
     if not isinstance(past, int | tirx.IntImm):
@@ -108,7 +108,7 @@ def _additive(lifter: Lifter, mask: ir.Value, k: relax.Expr) -> relax.Expr:
 
 def _rows_of_heads(lifter: Lifter, node: ir.Node, index: int) -> relax.Expr:
     """Query, key or value as [batch, seq, heads, channels]."""
-    x = lifter.expr(node.inputs[index])  # type: ignore[arg-type]
+    x = lifter.expr(node.inputs[index])
     if len(x.ty.shape.values) == 4:
         return lifter.permute(x, [0, 2, 1, 3])
     heads = node.attributes.get_int("kv_num_heads" if index else "q_num_heads", 0)

@@ -103,17 +103,17 @@ def _from_the_end(lifter: Lifter, index: relax.Expr, size: Any) -> relax.Expr:
 
 @converter("RMSNormalization")
 def _rms_norm(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    x = lifter.expr(node.inputs[0])
     _last_axis(node, len(x.ty.shape.values))
-    gain = lifter.weight(lifter.param(node.inputs[1]))  # type: ignore[arg-type]
+    gain = lifter.weight(lifter.param(node.inputs[1]))
     return lifter.emit(relax.op.nn.rms_norm(x, gain, -1, node.attributes.get_float("epsilon", 1e-5)))
 
 
 @converter("LayerNormalization")
 def _layer_norm(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    x = lifter.expr(node.inputs[0])
     _last_axis(node, len(x.ty.shape.values))
-    gain = lifter.weight(lifter.param(node.inputs[1]))  # type: ignore[arg-type]
+    gain = lifter.weight(lifter.param(node.inputs[1]))
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         shift = lifter.weight(lifter.param(node.inputs[2]))
     else:

@@ -48,7 +48,7 @@ _BINARY: dict[str, Callable[[relax.Expr, relax.Expr], relax.Expr]] = {
 
 @converter(*_UNARY)
 def _unary(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    return lifter.emit(_UNARY[node.op_type](lifter.expr(node.inputs[0])))  # type: ignore[arg-type]
+    return lifter.emit(_UNARY[node.op_type](lifter.expr(node.inputs[0])))
 
 
 @converter(*_BINARY)
@@ -83,13 +83,13 @@ def _power(lifter: Lifter, node: ir.Node) -> relax.Expr:
 
 @converter("Reciprocal")
 def _reciprocal(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    x = lifter.expr(node.inputs[0])
     return lifter.emit(relax.op.divide(number(1, "float32"), x))
 
 
 @converter("Gelu")
 def _gelu(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    x = lifter.expr(node.inputs[0])
     tanh = node.attributes.get_string("approximate", "none") == "tanh"
     return lifter.emit(relax.op.nn.gelu_tanh(x) if tanh else relax.op.nn.gelu(x))
 
@@ -118,7 +118,8 @@ def _add(lifter: Lifter, node: ir.Node) -> relax.Expr:
             continue
         if bias.shape == (int(bound.args[1].ty.shape.values[0]),) and len(x.uses()) == 1:
             name = attributes(bound)["name"]
-            return lifter.emit(linear(*bound.args, lifter.weight(lifter.param(other)), name=name))
+            rows, weight = bound.args
+            return lifter.emit(linear(rows, weight, lifter.weight(lifter.param(other)), name=name))
     a, b = (lifter.expr(v) for v in node.inputs if v is not None)
     return lifter.emit(relax.op.add(a, b))
 
@@ -126,7 +127,7 @@ def _add(lifter: Lifter, node: ir.Node) -> relax.Expr:
 @converter("Softmax")
 def _softmax(lifter: Lifter, node: ir.Node) -> relax.Expr:
     axis = node.attributes.get_int("axis", -1)
-    return lifter.emit(relax.op.nn.softmax(lifter.expr(node.inputs[0]), axis=axis))  # type: ignore[arg-type]
+    return lifter.emit(relax.op.nn.softmax(lifter.expr(node.inputs[0]), axis=axis))
 
 
 @converter("Cast")
@@ -135,4 +136,4 @@ def _cast(lifter: Lifter, node: ir.Node) -> relax.Expr:
     dtype = computed_in(kind)
     if dtype is None:
         raise UnsupportedOpError([f'node "{node.name}" (op Cast) to {kind.name}'])
-    return lifter.emit(relax.op.astype(lifter.expr(node.inputs[0]), dtype))  # type: ignore[arg-type]
+    return lifter.emit(relax.op.astype(lifter.expr(node.inputs[0]), dtype))

@@ -59,7 +59,7 @@ def _lift_decoder(model: ir.Model, info: ModelInfo, tokens: ir.Value) -> Model:
         if value is tokens:
             lifter.values[id(value)] = ids
         elif "past" in str(value.name) and len(value.shape or ()) == 4:
-            heads, width = int(value.shape[1]), int(value.shape[3])  # type: ignore[arg-type,index]
+            heads, width = int(value.shape[1]), int(value.shape[3])
             lifter.values[id(value)] = Past((batch, heads, past, width))
         else:
             lifter.values[id(value)] = Structural(value)

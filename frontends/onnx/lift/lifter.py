@@ -175,7 +175,7 @@ class Lifter:
 
     def _symbolic(self, node: ir.Node) -> tuple[Any, ...] | None:
         if node.op_type == "Shape":
-            dims = self.dims_of(node.inputs[0])  # type: ignore[arg-type]
+            dims = self.dims_of(node.inputs[0])
             if dims is None:
                 return None
             start = node.attributes.get_int("start", 0)
@@ -236,7 +236,7 @@ class Lifter:
         tensor = value.const_value
         if tensor is None:
             raise InvalidModelError(f'constant "{value.name}" has no data')
-        shape = tuple(int(d) for d in tensor.shape)  # type: ignore[call-overload]
+        shape = tuple(int(d) for d in tensor.shape)
         dtype = str(tensor.dtype.numpy())
         name = str(value.name)
         param = Param(name, shape, dtype, FunctionSource(tensor.numpy, f"ONNX initializer {name}"))
@@ -355,7 +355,7 @@ def _input_numbers(sizes: Mapping[str, int]) -> Callable[[ir.Value, Mapping[Any,
 
 
 def _lazy_transpose(lifter: Lifter, node: ir.Node) -> Param:
-    param = lifter.param(node.inputs[0])  # type: ignore[arg-type]
+    param = lifter.param(node.inputs[0])
     axes = tuple(node.attributes.get_ints("perm", list(range(len(param.shape)))[::-1]))
     if axes != (1, 0):
         return param.then(Permute(axes), name=str(node.outputs[0].name))
@@ -372,8 +372,8 @@ def transposed(param: Param) -> Param:
 
 
 def _lazy_reshape(lifter: Lifter, node: ir.Node) -> Param:
-    param = lifter.param(node.inputs[0])  # type: ignore[arg-type]
-    wanted = [int(d) for d in lifter.array(node.inputs[1])]  # type: ignore[arg-type]
+    param = lifter.param(node.inputs[0])
+    wanted = [int(d) for d in lifter.array(node.inputs[1])]
     known = int(np.prod([d for d in wanted if d > 0]))
     size = int(np.prod(param.shape))
     shape = tuple(d if d > 0 else size // known for d in wanted)
@@ -381,7 +381,7 @@ def _lazy_reshape(lifter: Lifter, node: ir.Node) -> Param:
 
 
 def _lazy_cast(lifter: Lifter, node: ir.Node) -> Param:
-    return lifter.param(node.inputs[0])  # type: ignore[arg-type]
+    return lifter.param(node.inputs[0])
 
 
 _LAZY: dict[str, Callable[[Lifter, ir.Node], Param]] = {

@@ -43,7 +43,7 @@ def _binary(lifter: Lifter, node: ir.Node) -> relax.Expr:
 
 @converter(*_UNARY)
 def _unary(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    return lifter.emit(_UNARY[node.op_type](lifter.expr(node.inputs[0])))  # type: ignore[arg-type]
+    return lifter.emit(_UNARY[node.op_type](lifter.expr(node.inputs[0])))
 
 
 @converter(*_CHAINS)

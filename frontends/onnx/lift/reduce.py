@@ -50,7 +50,7 @@ def _arguments(lifter: Lifter, node: ir.Node) -> tuple[relax.Expr, list[int] | N
     Raises:
         UnsupportedOpError: The axes are computed at run time.
     """
-    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    x = lifter.expr(node.inputs[0])
     keep = bool(node.attributes.get_int("keepdims", 1))
     given: Any = node.attributes.get_ints("axes", None)
     if len(node.inputs) > 1 and node.inputs[1] is not None:

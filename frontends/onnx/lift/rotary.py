@@ -20,7 +20,7 @@ TRIALS = ((1, 0), (3, 0), (1, 3), (3, 2))  # (tokens of the call, tokens before 
 
 @converter("RotaryEmbedding")
 def _rotary(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    x = lifter.expr(node.inputs[0])
     shape = list(x.ty.shape.values)
     if len(shape) == 3:
         heads = node.attributes.get_int("num_heads", 0)

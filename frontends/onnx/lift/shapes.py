@@ -27,8 +27,8 @@ def _expressions(dims: Any) -> list[Any]:
 
 @converter("Reshape")
 def _reshape(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
-    dims = lifter.elements(node.inputs[1])  # type: ignore[arg-type]
+    x = lifter.expr(node.inputs[0])
+    dims = lifter.elements(node.inputs[1])
     if dims is None:
         raise UnsupportedOpError([f'node "{node.name}" (op Reshape): its shape is not a shape computation'])
     if not node.attributes.get_int("allowzero", 0):
@@ -39,25 +39,25 @@ def _reshape(lifter: Lifter, node: ir.Node) -> relax.Expr:
 
 @converter("Transpose")
 def _transpose(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    x = lifter.expr(node.inputs[0])
     rank = len(x.ty.shape.values)
     return lifter.permute(x, list(node.attributes.get_ints("perm", list(range(rank))[::-1])))
 
 
 @converter("Squeeze")
 def _squeeze(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    return lifter.emit(relax.op.squeeze(lifter.expr(node.inputs[0]), _axes(lifter, node)))  # type: ignore[arg-type]
+    return lifter.emit(relax.op.squeeze(lifter.expr(node.inputs[0]), _axes(lifter, node)))
 
 
 @converter("Unsqueeze")
 def _unsqueeze(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    return lifter.emit(relax.op.expand_dims(lifter.expr(node.inputs[0]), _axes(lifter, node)))  # type: ignore[arg-type]
+    return lifter.emit(relax.op.expand_dims(lifter.expr(node.inputs[0]), _axes(lifter, node)))
 
 
 @converter("Expand")
 def _expand(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
-    dims = lifter.elements(node.inputs[1])  # type: ignore[arg-type]
+    x = lifter.expr(node.inputs[0])
+    dims = lifter.elements(node.inputs[1])
     if dims is None:
         raise UnsupportedOpError([f'node "{node.name}" (op Expand): its shape is not a shape computation'])
     old = [None] * (len(dims) - len(x.ty.shape.values)) + list(x.ty.shape.values)
@@ -72,7 +72,7 @@ def _concat(lifter: Lifter, node: ir.Node) -> Any:
     axis = node.attributes.get_int("axis")
     first = lifter.values[id(node.inputs[0])]
     if isinstance(first, Past):
-        rows = lifter.expr(node.inputs[1])  # type: ignore[arg-type]
+        rows = lifter.expr(node.inputs[1])
         if len(node.inputs) != 2 or axis not in (2, -2):
             raise UnsupportedOpError([f'node "{node.name}" (op Concat) joins a cache along axis {axis}'])
         new = list(rows.ty.shape.values)
@@ -83,7 +83,7 @@ def _concat(lifter: Lifter, node: ir.Node) -> Any:
 
 @converter("Slice")
 def _slice(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    x = lifter.expr(node.inputs[0])
     begin, end = _axes(lifter, node, 1), _axes(lifter, node, 2)
     if begin is None or end is None:
         raise UnsupportedOpError([f'node "{node.name}" (op Slice) with bounds that are not constants'])
@@ -94,7 +94,7 @@ def _slice(lifter: Lifter, node: ir.Node) -> relax.Expr:
 
 @converter("Split")
 def _split(lifter: Lifter, node: ir.Node) -> tuple[relax.Expr, ...]:
-    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    x = lifter.expr(node.inputs[0])
     sizes, axis = _axes(lifter, node), node.attributes.get_int("axis", 0)
     at: int | list[int] = len(node.outputs)
     if sizes is not None:
@@ -108,7 +108,7 @@ def _split(lifter: Lifter, node: ir.Node) -> tuple[relax.Expr, ...]:
 
 @converter("Flatten")
 def _flatten(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    x = lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    x = lifter.expr(node.inputs[0])
     dims = list(x.ty.shape.values)
     axis = node.attributes.get_int("axis", 1)
     axis += len(dims) if axis < 0 else 0
@@ -122,9 +122,9 @@ def _tile(lifter: Lifter, node: ir.Node) -> relax.Expr:
     repeats = _axes(lifter, node)
     if repeats is None:
         raise UnsupportedOpError([f'node "{node.name}" (op Tile): repeats known only at run time'])
-    return lifter.emit(relax.op.tile(lifter.expr(node.inputs[0]), repeats))  # type: ignore[arg-type]
+    return lifter.emit(relax.op.tile(lifter.expr(node.inputs[0]), repeats))
 
 
 @converter("Identity")
 def _identity(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    return lifter.expr(node.inputs[0])  # type: ignore[arg-type]
+    return lifter.expr(node.inputs[0])

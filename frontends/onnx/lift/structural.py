@@ -49,14 +49,14 @@ class Interpreter:
         elif value.producer() is None:
             result = self.inputs(value, self.sizes)
         else:
-            self._run(value.producer())  # type: ignore[arg-type]
+            self._run(value.producer())
             return self.known[id(value)]
         self.known[id(value)] = result
         return result
 
     def _run(self, node: ir.Node) -> None:
         if node.op_type == "Shape":
-            dims = self.shape_of(node.inputs[0])  # type: ignore[arg-type]
+            dims = self.shape_of(node.inputs[0])
             if dims is not None:
                 whole = np.array([evaluate_prim(d, self.sizes) for d in dims], np.int64)
                 start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", len(whole))
@@ -88,22 +88,22 @@ def _keep(_node: ir.Node, inputs: Sequence[Dims | None], _constant: Any) -> Dims
     return inputs[0]
 
 
-def _concat(_node: ir.Node, inputs: Sequence[Dims | None], _constant: Any) -> Dims | None:
-    return None if any(d is None for d in inputs) else tuple(e for d in inputs for e in d)  # type: ignore[union-attr]
+def _concat(_node: ir.Node, inputs: Sequence[Any], _constant: Any) -> Dims | None:
+    return None if any(d is None for d in inputs) else tuple(e for d in inputs for e in d)
 
 
-def _gather(_node: ir.Node, inputs: Sequence[Dims | None], constant: Any) -> Dims | None:
+def _gather(_node: ir.Node, inputs: Sequence[Any], constant: Any) -> Dims | None:
     index = constant(1)
-    return None if index is None else tuple(inputs[0][int(i)] for i in index.reshape(-1))  # type: ignore[index]
+    return None if index is None else tuple(inputs[0][int(i)] for i in index.reshape(-1))
 
 
-def _slice(_node: ir.Node, inputs: Sequence[Dims | None], constant: Any) -> Dims | None:
+def _slice(_node: ir.Node, inputs: Sequence[Any], constant: Any) -> Dims | None:
     bounds = [constant(i) for i in range(1, len(inputs))]
     if any(b is None or b.size != 1 for b in bounds):
         return None
     start, end = int(bounds[0].reshape(())), int(bounds[1].reshape(()))
     step = int(bounds[3].reshape(())) if len(bounds) > 3 else 1
-    return inputs[0][start:end:step]  # type: ignore[index]
+    return inputs[0][start:end:step]
 
 
 def _arithmetic(function: Callable[[Any, Any], Any]) -> Callable[..., Dims | None]:

@@ -37,7 +37,7 @@ def fuse_attention(model: ir.Model) -> int:
             "Attention",
             [match.query, match.key, match.value, *([match.mask] if match.mask is not None else [])],
             {"scale": match.scale, "is_causal": 0},
-            name=f"{match.output.producer().name}_fused",  # type: ignore[union-attr]
+            name=f"{match.output.producer().name}_fused",
         )
         fused.outputs[0].name = f"{match.output.name}_fused"
         fused.outputs[0].shape, fused.outputs[0].dtype = match.output.shape, match.output.dtype

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from sdc.errors import InvalidModelError, NumericsError, UnsupportedOpError
-from sdc.frontends.onnx import load
+from sdc.frontends.onnx import check_weights, load
 
 MODELS = Path(__file__).parents[2] / "models"
 
@@ -109,3 +109,41 @@ def test_a_nan_weight_is_named_when_it_is_read(tmp_path) -> None:
     model = load(saved(graph([MATMUL], [weight(values, "w")]), tmp_path))
     with pytest.raises(NumericsError, match=r"w\.T: the weight holds NaN"):
         next(iter(model.params.values())).value()
+
+
+def test_every_weight_is_checked_before_a_compile(tmp_path) -> None:
+    values = np.ones((4, 4))
+    values[0, 0] = np.inf
+    seen: list[tuple[int, int]] = []
+    model = load(saved(graph([MATMUL], [weight(values, "w")]), tmp_path))
+    with pytest.raises(NumericsError, match="w"):
+        check_weights(model, lambda done, total: seen.append((done, total)))
+    fine = load(MODELS / "mlp_dynamo_op20.onnx")
+    check_weights(fine, lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (len(fine.params), len(fine.params))
+
+
+@pytest.mark.parametrize("shape", [[2**40, 4], [2**20, 2**20]])
+def test_an_absurd_shape_of_an_input_or_a_weight(tmp_path, shape) -> None:
+    huge = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=shape, raw_data=b"1234")
+    with pytest.raises(InvalidModelError, match='weight "w" has the shape'):
+        load(saved(graph([MATMUL], [huge]), tmp_path))
+    model = graph([MATMUL], [weight(np.ones((4, 4)))])
+    del model.graph.input[0].type.tensor_type.shape.dim[:]
+    for size in shape:
+        model.graph.input[0].type.tensor_type.shape.dim.add(dim_value=size)
+    with pytest.raises(InvalidModelError, match='input "x" has the shape'):
+        load(saved(model, tmp_path))
+
+
+def test_a_weight_with_fewer_bytes_than_its_shape(tmp_path) -> None:
+    short = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4, 4], raw_data=b"\0" * 60)
+    with pytest.raises(InvalidModelError, match='weight "w" has 60 bytes of data'):
+        load(saved(graph([MATMUL], [short]), tmp_path))
+
+
+def test_inputs_that_are_no_tensors_of_numbers(tmp_path) -> None:
+    model = graph([helper.make_node("Identity", ["x"], ["y"])])
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.STRING
+    with pytest.raises(InvalidModelError, match='input "x" is of type STRING'):
+        load(saved(model, tmp_path))
