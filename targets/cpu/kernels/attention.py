@@ -70,7 +70,7 @@ class AttentionSpec:
 
 
 def spike_attention(spec: AttentionSpec, isa: Isa) -> tirx.PrimFunc:
-    """The kernel ``(q, q_theta, k, k_theta, v, v_theta, position[, signs], out...)``.
+    """The kernel ``(q, q_theta, k, k_theta, v, v_theta, position[, signs][, limits], out...)``.
 
     q [n, h, d] int8, q_theta [n, h] float32, caches as in :mod:`sdc.targets.cpu.kernels.cache`, position
     int64 (); out [n, h, dv] float32, or counts [n, h * dv] and theta [n, h * dv / group] where the output is
@@ -98,6 +98,7 @@ class _Kernel:
         channels = spec.heads * spec.value_width
         self.signs = declare("signs", (channels,), "float32") if spec.block else None
         if spec.encoder:
+            self.numbers = declare("limits", (3,), "float32")
             self.counts = declare("counts", (n, channels), spec.encoder.dtype)
             self.theta = declare("theta", (n, channels // spec.encoder.group), "float32")
         else:
@@ -279,6 +280,7 @@ class _Kernel:
             row,
             spec.value_width,
             encoder,
+            self.numbers,
             self.lanes,
             lambda at, value, width: store(
                 self.counts, (self.m, base + at), value.astype(lane_type(encoder.dtype, width)), width

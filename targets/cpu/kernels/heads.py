@@ -62,11 +62,11 @@ class HeadsSpec:
 
 
 def encode_heads(spec: HeadsSpec, isa: Isa) -> tirx.PrimFunc:
-    """The kernel ``(x..., position[, cos, sin][, signs...], caches..., query, query_theta)``.
+    """The kernel ``(x..., position[, cos, sin][, signs...], limits, caches..., query, query_theta)``.
 
-    x [n, stride] float32, position int64 (), signs [d] for each part with a block. Keys and values are
-    written to their cache and its thresholds at position + i; a query's counts are [n, heads, d] int8, its
-    theta [n, heads] float32.
+    x [n, stride] float32, position int64 (), signs [d] for each part with a block, limits [parts, 3] of the
+    encoders. Keys and values are written to their cache and its thresholds at position + i; a query's counts
+    are [n, heads, d] int8, its theta [n, heads] float32.
     """
     return prim_func(spec.key(), lambda: _emit(spec, isa))
 
@@ -84,6 +84,7 @@ def _emit(spec: HeadsSpec, isa: Isa) -> None:
         shape = (spec.rotary.length, spec.rotary.half)
         tables = (declare("cos", shape, "float32"), declare("sin", shape, "float32"))
     signs = [declare(f"signs_{p.role}", (p.width,), "float32") if p.block else None for p in spec.parts]
+    numbers = declare("limits", (len(spec.parts), 3), "float32")
     # Caches first: they are arguments that change in place, and the query's are fresh outputs.
     order = sorted(range(len(spec.parts)), key=lambda i: spec.parts[i].role == "query")
     outputs = {i: _outputs(spec.parts[i], spec, n) for i in order}
@@ -98,7 +99,7 @@ def _emit(spec: HeadsSpec, isa: Isa) -> None:
                     _rotate(row, spec.rotary, tables, token, isa)
                 if part.block:
                     hadamard_row(row, part.width, sign, part.block, isa.lanes)
-                _encode(row, part, isa, counts, theta, (m, token, h))
+                _encode(row, part, (numbers, i), isa, (counts, theta), (m, token, h))
 
 
 def _outputs(part: HeadSpec, spec: HeadsSpec, n: Any) -> tuple[Any, Any]:
@@ -129,7 +130,10 @@ def _rotate(row: Any, rotary: Rotary, tables: tuple[Any, ...], token: Any, isa: 
         store(row, (second,), b * cos + a * sin, lanes)
 
 
-def _encode(row: Any, part: HeadSpec, isa: Isa, counts: Any, theta: Any, at: tuple[Any, Any, Any]) -> None:
+def _encode(
+    row: Any, part: HeadSpec, numbers: Any, isa: Isa, out: tuple[Any, Any], at: tuple[Any, Any, Any]
+) -> None:
+    counts, theta = out
     m, token, h = at
     slot = (m, h) if part.role == "query" else (h, token)
 
@@ -144,4 +148,6 @@ def _encode(row: Any, part: HeadSpec, isa: Isa, counts: Any, theta: Any, at: tup
 
     # A key is written four channels (one word) at a time.
     widest = isa.lanes if part.role != "key" or fit(part.width, isa.lanes) >= 4 else 1
-    encode_row(row, part.width, part.encoder, widest, write, lambda _, value: store(theta, slot, value))
+    encode_row(
+        row, part.width, part.encoder, numbers, widest, write, lambda _, value: store(theta, slot, value)
+    )

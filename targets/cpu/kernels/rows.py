@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tvm import tirx
 
-from sdc.ir.ops import count_dtype, threshold_factor
+from sdc.ir.ops import threshold_factor
 from sdc.targets.cpu.emit import (
     broadcast,
     const,
@@ -27,7 +28,7 @@ from sdc.targets.cpu.emit import (
     then,
 )
 
-__all__ = ["Encoder", "activation", "encode_row", "exp", "hadamard_row", "layer_norm", "rms_norm"]
+__all__ = ["Encoder", "activation", "encode_row", "exp", "hadamard_row", "layer_norm", "limits", "rms_norm"]
 
 Expr = Any
 Write = Callable[[Any, Expr, int], None]
@@ -35,18 +36,24 @@ Write = Callable[[Any, Expr, int], None]
 
 @dataclass(frozen=True)
 class Encoder:
-    """The attributes of ``sdc.spike_encode`` that a kernel needs."""
+    """What of a ``sdc.spike_encode`` shapes its kernel.
 
-    levels: int
+    The numbers, calibrated per operation, come at run time as ``limits`` [3] (see :func:`limits`): so the
+    operations of all layers share a kernel.
+
+    Attributes:
+        zoned: There is a dead zone.
+    """
+
+    dtype: str
     group: int
-    clip_ratio: float = 1.0
-    dead_zone: float = 0.0
     signed: bool = True
+    zoned: bool = False
 
-    @property
-    def dtype(self) -> str:
-        """Dtype of the counts."""
-        return count_dtype(self.levels, self.signed)
+
+def limits(levels: int, clip_ratio: float, dead_zone: float) -> NDArray:
+    """The run-time numbers of an encoder, float32 [3]: threshold factor, levels, dead zone."""
+    return np.array([threshold_factor(levels, clip_ratio), levels, np.float32(dead_zone)], np.float32)
 
 
 def exp(x: Expr, lanes: int) -> Expr:
@@ -173,7 +180,13 @@ def _within(x: Expr, stride: int, lanes: int) -> Expr:
 
 
 def encode_row(
-    row: Any, size: int, encoder: Encoder, lanes: int, write: Write, write_theta: Callable[[Any, Expr], None]
+    row: Any,
+    size: int,
+    encoder: Encoder,
+    numbers: Any,
+    lanes: int,
+    write: Write,
+    write_theta: Callable[[Any, Expr], None],
 ) -> None:
     """Thresholds and counts of a row, bit-equal to the reference.
 
@@ -181,12 +194,14 @@ def encode_row(
     reach the threshold. Division and rounding are IEEE float32.
 
     Args:
+        numbers: The encoder's :func:`limits`, a buffer or (buffer, row).
         write: Called with (channel, counts as int32 x lanes, lanes).
         write_theta: Called with (group, threshold).
     """
     group = encoder.group
     lanes = fit(group, lanes)
-    factor = const(float(threshold_factor(encoder.levels, encoder.clip_ratio)), "float32")
+    buffer, *at = numbers if isinstance(numbers, tuple) else (numbers,)
+    factor, levels, zone = (let(load(buffer, (*at, i))) for i in range(3))
     top = local(lanes, "int32")
     with loop(size // group) as g:
         store(top, (0,), const(0, "int32", lanes), lanes)
@@ -200,20 +215,19 @@ def encode_row(
         usable = tirx.all(theta > const(0.0, "float32"), theta < tirx.infinity("float32"))
         with if_(usable):
             with then(), loop(group // lanes) as i:
-                at = g * group + i * lanes
-                write(at, _counts(let(load(row, (at,), lanes)), theta, encoder, lanes), lanes)
+                channel = g * group + i * lanes
+                x = let(load(row, (channel,), lanes))
+                write(channel, _counts(x, theta, levels, zone, encoder, lanes), lanes)
             with otherwise(), loop(group // lanes) as i:
                 write(g * group + i * lanes, const(0, "int32", lanes), lanes)
 
 
-def _counts(x: Expr, theta: Expr, encoder: Encoder, lanes: int) -> Expr:
+def _counts(x: Expr, theta: Expr, levels: Expr, zone: Expr, encoder: Encoder, lanes: int) -> Expr:
     limit = broadcast(theta, lanes)
-    low = -float(encoder.levels) if encoder.signed else 0.0
+    high, zero = let(broadcast(levels, lanes)), const(0.0, "float32", lanes)
     rounded = let(tirx.nearbyint(x / limit))
-    clipped = tirx.max(
-        tirx.min(rounded, const(encoder.levels, "float32", lanes)), const(low, "float32", lanes)
-    )
-    if encoder.dead_zone:
-        zone = broadcast(let(const(float(np.float32(encoder.dead_zone)), "float32") * theta), lanes)
-        clipped = select(tirx.abs(x) < zone, const(0.0, "float32", lanes), clipped)
+    clipped = tirx.max(tirx.min(rounded, high), zero - high if encoder.signed else zero)
+    if encoder.zoned:
+        silent = tirx.abs(x) < broadcast(let(zone * theta), lanes)
+        clipped = select(silent, zero, let(clipped))
     return clipped.astype(lane_type("int32", lanes))

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import relax, tirx
 
 from sdc.errors import TargetError
 from sdc.ir.ops import shape_of
-from sdc.ir.params import Param, Transform
+from sdc.ir.params import Param, Transform, array_param
 from sdc.targets.cpu.isa import Isa
 from sdc.targets.cpu.kernels.attention import spike_attention
 from sdc.targets.cpu.kernels.cache import CacheLayout
@@ -19,10 +20,12 @@ from sdc.targets.cpu.kernels.encode import spike_encode
 from sdc.targets.cpu.kernels.heads import encode_heads
 from sdc.targets.cpu.kernels.last import LastRow
 from sdc.targets.cpu.kernels.linear import spike_linear
+from sdc.targets.cpu.kernels.rows import limits
 from sdc.targets.cpu.lower.graph import Graph, reads, rows_and_width
 from sdc.targets.cpu.lower.match import (
     Attention,
     Encode,
+    Limits,
     Linear,
     match_attention,
     match_encode,
@@ -66,6 +69,15 @@ class PackedWeights:
         elif packing is not None and packing not in self.params[key].transforms:
             raise TargetError(f"{name} is read by two operations that want it packed differently")
         return self.vars[key]
+
+    def limits(self, encoders: tuple[Limits, ...]) -> relax.Var:
+        """The numbers of encoders, [3] or [encoders, 3]; equal ones are kept once."""
+        name = "limits:" + ";".join(",".join(f"{n:.9g}" for n in each) for each in encoders)
+        if name not in self.params:
+            rows = np.array([limits(*each) for each in encoders])
+            self.params[name] = array_param(name, rows[0] if len(encoders) == 1 else rows)
+            self.vars[name] = relax.Var(name, relax.TensorType(list(self.params[name].shape), "float32"))
+        return self.vars[name]
 
 
 class Lowering:
@@ -309,6 +321,7 @@ class _Body:
         args = [self.view(s, [rows, strides[i]]) for i, s in enumerate(step.sources)]
         vectors = (step.gain, step.shift, step.scale, step.signs)
         args += [self.weight(v) for v in vectors if v is not None]
+        args.append(self.owner.weights.limits((step.limits,)))
         spec = replace(spec, tokens=1 if _is_one(rows) else 0)
         groups = spec.width // spec.encoder.group
         out = [([rows, spec.width], spec.encoder.dtype), ([rows, groups], "float32")]
@@ -326,6 +339,7 @@ class _Body:
         position = self.view(step.position, [])
         args += [position, *(self.weight(t) for t in step.tables)]
         args += [self.weight(s) for s in step.signs if s is not None]
+        args.append(self.owner.weights.limits(step.limits))
         states = [self.data[s] for s in step.states]
         query = [([rows, spec.heads, spec.width], "int8"), ([rows, spec.heads], "float32")]
         kernel = self.owner.kernel(heads, encode_heads)
@@ -334,6 +348,8 @@ class _Body:
         args = [q, q_theta, k, k_theta, v, v_theta, position]
         if step.encode is not None and step.encode.signs is not None:
             args.append(self.weight(step.encode.signs))
+        if step.encode is not None:
+            args.append(self.owner.weights.limits((step.encode.limits,)))
         channels = spec.heads * spec.value_width
         out = [([rows, spec.heads, spec.value_width], "float32")]
         if spec.encoder is not None:

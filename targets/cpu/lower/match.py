@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sdc.ir.ops import attributes, dtype_of, shape_of
+from sdc.ir.ops import attributes, count_dtype, dtype_of, shape_of
 from sdc.targets.cpu.kernels.attention import AttentionSpec
 from sdc.targets.cpu.kernels.encode import EncodeSpec, Stream
 from sdc.targets.cpu.kernels.heads import HeadSpec, HeadsSpec, Rotary
@@ -17,7 +17,10 @@ from sdc.targets.cpu.kernels.linear import LinearSpec
 from sdc.targets.cpu.kernels.rows import Encoder
 from sdc.targets.cpu.lower.graph import Graph
 
-__all__ = ["Attention", "Encode", "Linear", "match_attention", "match_encode", "match_linear"]
+__all__ = ["Attention", "Encode", "Limits", "Linear", "match_attention", "match_encode", "match_linear"]
+
+
+Limits = tuple[int, float, float]
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Encode:
     shift: Any
     scale: Any
     signs: Any
+    limits: Limits
     out: Any
 
 
@@ -56,6 +60,7 @@ class Attention:
     position: Any
     tables: tuple[Any, ...]
     signs: tuple[Any, ...]
+    limits: tuple[Limits, ...]
     states: tuple[Any, ...]
     spec: AttentionSpec
     out: Any
@@ -104,21 +109,29 @@ def _same_shape(a: Any, b: Any) -> bool:
     return [str(d) for d in shape_of(a, "add")] == [str(d) for d in shape_of(b, "add")]
 
 
+# Kernels only ask whether two byte products fit 16 bits, so that levels need not multiply kernels.
+_NARROW = 64
+
+
 def _levels(graph: Graph, counts: Any) -> int:
-    """Levels of the encoder that made the counts; the dtype's largest where it is not in sight."""
+    """Levels of the encoder that made the counts, rounded up; the dtype's largest where unknown."""
     item = graph.item(counts)
     encode = graph.call(item[0], "sdc.spike_encode") if item else None
-    if encode is not None:
-        return int(attributes(encode)["levels"])
+    if encode is not None and attributes(encode)["levels"] <= _NARROW:
+        return _NARROW
     return 127 if dtype_of(counts) == "int8" else 255
 
 
 def encoder_of(call: Any) -> Encoder:
     """The attributes of a ``sdc.spike_encode``."""
+    attrs, signed = attributes(call), bool(attributes(call)["signed"])
+    return Encoder(count_dtype(attrs["levels"], signed), attrs["group"], signed, attrs["dead_zone"] > 0)
+
+
+def limits_of(call: Any) -> Limits:
+    """The numbers of a ``sdc.spike_encode``: levels, clip ratio, dead zone."""
     attrs = attributes(call)
-    return Encoder(
-        attrs["levels"], attrs["group"], attrs["clip_ratio"], attrs["dead_zone"], bool(attrs["signed"])
-    )
+    return attrs["levels"], attrs["clip_ratio"], attrs["dead_zone"]
 
 
 def match_encode(graph: Graph, var: Any) -> Encode | None:
@@ -135,7 +148,7 @@ def match_encode(graph: Graph, var: Any) -> Encode | None:
     tensors: list[Any] = []
     streams = tuple(_stream(graph, source, width, tensors) for source in chain.sources)
     spec = EncodeSpec(width, encoder_of(call), streams, gate, norm, epsilon, scale is not None, block)
-    return Encode(spec, tuple(tensors), gain, shift, scale, signs, var)
+    return Encode(spec, tuple(tensors), gain, shift, scale, signs, limits_of(call), var)
 
 
 def _stream(graph: Graph, source: Any, width: int, tensors: list[Any]) -> Stream:
@@ -249,6 +262,7 @@ def match_attention(graph: Graph, var: Any) -> Attention | None:
         position,
         turned.tables if turned else (),
         tuple(p.signs for p in parts),
+        tuple(p.limits for p in parts),
         tuple(c.state for c in caches),
         _attention_spec(attributes(call), parts, slots, encode),
         var if encode is None else encode.out,
@@ -278,8 +292,8 @@ def _attention_spec(
         slots,
         attrs["scale"],
         attrs["levels"],
-        query.encoder.levels,
-        value.encoder.levels,
+        _NARROW if query.limits[0] <= _NARROW else 127,
+        _NARROW if value.limits[0] <= _NARROW else 127,
         attrs["window"],
         attrs["softcap"],
         None if encode is None else encode.spec.encoder,
@@ -327,6 +341,7 @@ class _Part:
     heads: int
     width: int
     encoder: Encoder
+    limits: Limits
     tables: tuple[Any, ...]
     interleaved: bool
     signs: Any
@@ -351,7 +366,7 @@ class _Part:
         chain = _Chain(graph, x)
         signs, block = chain.hadamard()
         tables, interleaved = chain_rotary(chain, position)
-        return _Part(chain.current, heads, width, encoder, tables, interleaved, signs, block)
+        return _Part(chain.current, heads, width, encoder, limits_of(call), tables, interleaved, signs, block)
 
     def rotary(self) -> Rotary:
         """The tables' sizes (of a part that turns)."""

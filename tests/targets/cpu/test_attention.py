@@ -13,7 +13,7 @@ from sdc.targets.cpu.kernels.attention import AttentionSpec, spike_attention
 from sdc.targets.cpu.kernels.cache import CacheLayout
 from sdc.targets.cpu.kernels.encode import Stream
 from sdc.targets.cpu.kernels.heads import HeadSpec, HeadsSpec, Rotary, encode_heads
-from sdc.targets.cpu.kernels.rows import Encoder
+from sdc.targets.cpu.kernels.rows import Encoder, limits
 
 ATTENTION = OPS["spike_attention"].reference
 ENCODE = OPS["spike_encode"].reference
@@ -112,9 +112,10 @@ def test_heads_are_rotated_encoded_and_kept(width, interleaved, block, isa) -> N
     x = rng.normal(size=(n, stride)).astype(np.float32)
     cos, sin = rng.uniform(-1, 1, (2, slots, width // 4)).astype(np.float32)
     signs = np.sign(rng.normal(size=width)).astype(np.float32)
-    encoders = {"query": Encoder(15, width), "key": Encoder(127, width), "value": Encoder(127, width)}
+    levels = {"query": 15, "key": 127, "value": 127}
+    encoder = Encoder("int8", width)
     counts, offset, parts = (heads, kv_heads, kv_heads), 0, []
-    for (role, encoder), count in zip(encoders.items(), counts, strict=True):
+    for role, count in zip(levels, counts, strict=True):
         turned = role != "value"
         source = Stream(0, stride, offset)
         parts.append(HeadSpec(role, source, count, width, encoder, turned, block if turned else 0))
@@ -124,13 +125,15 @@ def test_heads_are_rotated_encoded_and_kept(width, interleaved, block, isa) -> N
     theta_shape = (layout.theta_shape, "float32")
     out = [(layout.key_shape, "uint8"), theta_shape, (layout.value_shape, "int8"), theta_shape]
     out += [((n, heads, width), "int8"), ((n, heads), "float32")]
-    got = run_kernel(encode_heads(spec, isa), isa, x, np.array(position), cos, sin, signs, signs, out=out)
+    numbers = np.array([limits(d, 1.0, 0.0) for d in levels.values()])
+    inputs = (x, np.array(position), cos, sin, signs, signs, numbers)
+    got = run_kernel(encode_heads(spec, isa), isa, *inputs, out=out)
     for part, counts_at in zip(parts, (4, 0, 2), strict=True):
         rows = x[None, :, part.source.offset :][..., : part.heads * width].reshape(1, n, part.heads, width)
         if part.rotary:
             rows = ROTARY(rows, cos, sin, np.array(position), interleaved=interleaved)
             rows = HADAMARD(rows, signs, block=block)
-        want, theta = ENCODE(rows, levels=part.encoder.levels, group=width)
+        want, theta = ENCODE(rows, levels=levels[part.role], group=width)
         made, made_theta = got[counts_at], got[counts_at + 1]
         if part.role == "key":
             flat = made.transpose(0, 1, 3, 2, 4).reshape(kv_heads, layout.slots, -1)[..., :width]
@@ -168,9 +171,9 @@ def test_the_output_may_be_encoded_at_once(block, isa) -> None:
     floats = run_kernel(spike_attention(plain, isa), isa, *inputs, out=[((2, 4, 8), "float32")])
     rows = floats.reshape(2, 32)
     want, theta = ENCODE(HADAMARD(rows, signs, block=block) if block else rows, levels=15, group=4)
-    fused = AttentionSpec(4, 2, 8, 8, 32, 0.3, encoder=Encoder(15, 4), block=block)
+    fused = AttentionSpec(4, 2, 8, 8, 32, 0.3, encoder=Encoder("int8", 4), block=block)
     out = [((2, 32), "int8"), ((2, 8), "float32")]
-    extra = (signs,) if block else ()
+    extra = (*((signs,) if block else ()), limits(15, 1.0, 0.0))
     got = run_kernel(spike_attention(fused, isa), isa, *inputs, *extra, out=out)
     np.testing.assert_array_equal(got[0], want)
     np.testing.assert_array_equal(got[1], theta)

@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from helpers.cpu_kernels import every_isa, run_kernel
 
-from sdc.ir.ops import OPS
+from sdc.ir.ops import OPS, count_dtype
 from sdc.targets.cpu.kernels.encode import EncodeSpec, Stream, spike_encode
-from sdc.targets.cpu.kernels.rows import Encoder
+from sdc.targets.cpu.kernels.rows import Encoder, limits
 
 ENCODE = OPS["spike_encode"].reference
 HADAMARD = OPS["hadamard"].reference
 
 
-def reference(x: np.ndarray, encoder: Encoder) -> tuple[np.ndarray, np.ndarray]:
-    return ENCODE(
-        x,
-        levels=encoder.levels,
-        group=encoder.group,
-        clip_ratio=encoder.clip_ratio,
-        dead_zone=encoder.dead_zone,
-        signed=encoder.signed,
-    )
+@dataclass(frozen=True)
+class Spikes:
+    """The attributes of one spike_encode."""
+
+    levels: int
+    group: int
+    clip_ratio: float = 1.0
+    dead_zone: float = 0.0
+    signed: bool = True
+
+    @property
+    def encoder(self) -> Encoder:
+        return Encoder(count_dtype(self.levels, self.signed), self.group, self.signed, self.dead_zone > 0)
+
+    @property
+    def limits(self) -> np.ndarray:
+        return limits(self.levels, self.clip_ratio, self.dead_zone)
 
 
-def run(spec: EncodeSpec, isa, *inputs: np.ndarray) -> list[np.ndarray]:
+def reference(x: np.ndarray, spikes: Spikes) -> tuple[np.ndarray, np.ndarray]:
+    return ENCODE(x, **vars(spikes))
+
+
+def run(spec: EncodeSpec, spikes: Spikes, isa, *inputs: np.ndarray) -> list[np.ndarray]:
     n, groups = len(inputs[0]), spec.width // spec.encoder.group
     out = [((n, spec.width), spec.encoder.dtype), ((n, groups), "float32")]
-    return run_kernel(spike_encode(replace(spec, tokens=1 if n == 1 else 0), isa), isa, *inputs, out=out)
+    kernel = spike_encode(replace(spec, tokens=1 if n == 1 else 0), isa)
+    return run_kernel(kernel, isa, *inputs, spikes.limits, out=out)
 
 
 def activations(n: int, width: int) -> np.ndarray:
@@ -39,25 +52,25 @@ def activations(n: int, width: int) -> np.ndarray:
     return x
 
 
-ENCODERS = [
-    Encoder(15, 64),
-    Encoder(7, 16, clip_ratio=0.8, dead_zone=0.6),
-    Encoder(127, 192),
-    Encoder(255, 24, signed=False),
-    Encoder(1000, 3),
-    Encoder(1, 1),
+SPIKES = [
+    Spikes(15, 64),
+    Spikes(7, 16, clip_ratio=0.8, dead_zone=0.6),
+    Spikes(127, 192),
+    Spikes(255, 24, signed=False),
+    Spikes(1000, 3),
+    Spikes(1, 1),
 ]
 
 
 @every_isa
-@pytest.mark.parametrize("encoder", ENCODERS, ids=lambda e: f"d{e.levels}-g{e.group}")
+@pytest.mark.parametrize("spikes", SPIKES, ids=lambda e: f"d{e.levels}-g{e.group}")
 @pytest.mark.parametrize("block", [0, 4, 64])
-def test_counts_and_thresholds_are_exact(encoder, block, isa) -> None:
+def test_counts_and_thresholds_are_exact(spikes, block, isa) -> None:
     x = activations(5, 192)
     signs = np.sign(np.random.default_rng(1).normal(size=192)).astype(np.float32)
-    spec = EncodeSpec(192, encoder, (Stream(0, 192, 0),), block=block)
-    counts, theta = run(spec, isa, x, *([signs] if block else []))
-    want = reference(HADAMARD(x, signs, block=block) if block else x, encoder)
+    spec = EncodeSpec(192, spikes.encoder, (Stream(0, 192, 0),), block=block)
+    counts, theta = run(spec, spikes, isa, x, *([signs] if block else []))
+    want = reference(HADAMARD(x, signs, block=block) if block else x, spikes)
     np.testing.assert_array_equal(counts, want[0])
     np.testing.assert_array_equal(theta, want[1])
 
@@ -75,17 +88,18 @@ def test_ties_saturation_zeros_and_bad_values(isa) -> None:
     ]
     x = np.array(rows, np.float32)
     x[4, 31] = np.nan  # a single one, in the last place
-    encoder = Encoder(7, 16, clip_ratio=0.5)
+    spikes = Spikes(7, 16, clip_ratio=0.5)
     with np.errstate(invalid="ignore"):
-        want = reference(x, encoder)
-    got = run(EncodeSpec(32, encoder, (Stream(0, 32, 0),)), isa, x)
+        want = reference(x, spikes)
+    got = run(EncodeSpec(32, spikes.encoder, (Stream(0, 32, 0),)), spikes, isa, x)
     np.testing.assert_array_equal(got[0], want[0])
     np.testing.assert_array_equal(got[1], want[1])
 
 
 @every_isa
 def test_no_tokens_is_no_work(isa) -> None:
-    counts, theta = run(EncodeSpec(32, Encoder(7, 16), (Stream(0, 32, 0),)), isa, np.zeros((0, 32), "f4"))
+    spec = EncodeSpec(32, Encoder("int8", 16), (Stream(0, 32, 0),))
+    counts, theta = run(spec, Spikes(7, 16), isa, np.zeros((0, 32), "f4"))
     assert counts.shape == (0, 32)
     assert theta.shape == (0, 2)
 
@@ -101,23 +115,24 @@ def close_counts(got: list[np.ndarray], want: tuple[np.ndarray, np.ndarray]) -> 
 @every_isa
 @pytest.mark.parametrize("norm", ["rms", "layer"])
 def test_a_norm_comes_before(norm, isa) -> None:
+    spikes = Spikes(15, 32)
     x, rng = activations(3, 96), np.random.default_rng(2)
     gain, shift = rng.normal(size=(2, 96)).astype(np.float32)
     scale = rng.uniform(0.5, 2, 96).astype(np.float32)
     centred = x - x.mean(-1, keepdims=True) if norm == "layer" else x
     y = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + np.float32(1e-5)) * gain
     y = (y + shift if norm == "layer" else y) * scale
-    spec = EncodeSpec(96, Encoder(15, 32), (Stream(0, 96, 0),), norm=norm, epsilon=1e-5, scaled=True)
+    spec = EncodeSpec(96, spikes.encoder, (Stream(0, 96, 0),), norm=norm, epsilon=1e-5, scaled=True)
     vectors = (gain, shift, scale) if norm == "layer" else (gain, scale)
-    close_counts(run(spec, isa, x, *vectors), reference(y.astype(np.float32), spec.encoder))
+    close_counts(run(spec, spikes, isa, x, *vectors), reference(y.astype(np.float32), spikes))
 
 
 @every_isa
 def test_a_gate_comes_before_and_both_halves_may_share_a_tensor(isa) -> None:
-    x = activations(4, 128)
+    x, spikes = activations(4, 128), Spikes(15, 64)
     gate, up = x[:, :64], x[:, 64:]
     y = gate / (1 + np.exp(-gate)) * up
-    spec = EncodeSpec(64, Encoder(15, 64), (Stream(0, 128, 0), Stream(0, 128, 64)), gate="silu")
-    close_counts(run(spec, isa, x), reference(y, spec.encoder))
+    spec = EncodeSpec(64, spikes.encoder, (Stream(0, 128, 0), Stream(0, 128, 64)), gate="silu")
+    close_counts(run(spec, spikes, isa, x), reference(y, spikes))
     apart = replace(spec, streams=(Stream(0, 64, 0), Stream(1, 64, 0)))
-    close_counts(run(apart, isa, gate, up), reference(y, spec.encoder))
+    close_counts(run(apart, spikes, isa, gate, up), reference(y, spikes))
