@@ -11,10 +11,13 @@ import numpy as np
 from sdc.errors import TargetError
 from sdc.ir.model import Model
 from sdc.targets.base import BuildResult, Progress, Runner, StatelessRunner
+from sdc.targets.neuro.codegen.mapped import MappedPlacement, UnmappableError, graph_of, llama_names
 from sdc.targets.neuro.codegen.module import Compiled, compile_module
-from sdc.targets.neuro.codegen.values import PlainPlacement
+from sdc.targets.neuro.codegen.values import Placement, PlainPlacement
 from sdc.targets.neuro.isa.api import load_program, save_program
 from sdc.targets.neuro.machine import Machine, load_machine
+from sdc.targets.neuro.partition import partition
+from sdc.targets.neuro.place import place
 from sdc.targets.neuro.runner import DecoderRunner, GraphRunner, Signature
 
 __all__ = ["NeuroTarget"]
@@ -45,9 +48,11 @@ class NeuroTarget:
             TargetError: The model does not fit the machine, or holds an operation without an instruction.
         """
         machine = load_machine(self.machine)
-        progress("generating core programs", 0, 1)
-        compiled = compile_module(model, PlainPlacement(machine.core.synapse_memory_bytes), machine.name)
-        progress("generating core programs", 1, 1)
+        progress("mapping", 0, 2)
+        placement = _placement(model, machine)
+        progress("generating core programs", 1, 2)
+        compiled = compile_module(model, placement, machine.name)
+        progress("generating core programs", 2, 2)
         _check_fit(compiled, machine)
         save_program(compiled.program, out / _PROGRAM)
         compiled.external.tofile(out / _EXTERNAL)
@@ -63,6 +68,15 @@ class NeuroTarget:
         if signature.kind == "decoder":
             return DecoderRunner(program, external, signature)
         return GraphRunner(program, external, signature)
+
+
+def _placement(model: Model, machine: Machine) -> Placement:
+    """Llama-type decoders are partitioned and placed; the tiles of others go to consecutive cores."""
+    try:
+        part = partition(graph_of(model), machine)
+    except UnmappableError:
+        return PlainPlacement(machine.core.synapse_memory_bytes)
+    return MappedPlacement(part, place(part, machine).core, machine.board.cores, llama_names(model))
 
 
 def _check_fit(compiled: Compiled, machine: Machine) -> None:
