@@ -1,0 +1,48 @@
+"""Tables of codings and of scaling."""
+
+import numpy as np
+import pytest
+
+from sdc.targets.neuro.machine import load_machine
+from sdc.targets.neuro.mapping.llama import SHAPES, LlamaShape
+from sdc.targets.neuro.simulate.timing_tables import PUBLISHED, coding_table, markdown, scaling_table
+
+SMALL = LlamaShape("small", hidden=128, layers=2, heads=4, kv_heads=2, ffn=256, vocab=512)
+
+
+def test_the_coding_table_has_every_combination_and_orders_them() -> None:
+    rows = list(coding_table([load_machine("generic")], SMALL, tokens=2, rounds=0))
+    assert len(rows) == 6
+    by = {(row.coding, row.activity): row for row in rows}
+    for coding in ("bitwise", "ternary", "binary"):
+        assert by[coding, "sparse"].mj_per_token < by[coding, "dense"].mj_per_token
+        assert by[coding, "sparse"].latency_ms < by[coding, "dense"].latency_ms
+        assert by[coding, "sparse"].packets < by[coding, "dense"].packets
+    assert by["bitwise", "sparse"].synops < by["ternary", "sparse"].synops == by["binary", "sparse"].synops
+    table = markdown(rows)
+    assert table.count("\n") == 2 + len(rows)
+    assert "| generic | bitwise | sparse |" in table
+
+
+def test_scaling_rows_grow_with_the_model() -> None:
+    shapes = [SMALL, LlamaShape("double", hidden=128, layers=4, heads=4, kv_heads=2, ffn=256, vocab=512)]
+    small, double = scaling_table(load_machine("loihi2-like"), shapes, tokens=2)
+    assert (small.parameters, double.parameters) == (shapes[0].parameters, shapes[1].parameters)
+    assert 1.4 < double.mj_per_token / small.mj_per_token < 2.6
+    assert double.tiles > small.tiles
+    assert "| double |" in markdown([small, double])
+
+
+def test_published_figures_are_those_of_their_sources() -> None:
+    joules = [p.joules_per_token for p in PUBLISHED]
+    np.testing.assert_allclose(joules, [0.67, 0.0237, 1.0], rtol=2e-3)
+    assert all(p.source and p.counted for p in PUBLISHED)
+    assert markdown([]) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", ["northpole-like", "loihi2-like"])
+def test_mapping_time_is_near_linear_up_to_seven_billion(machine: str) -> None:
+    rows = list(scaling_table(load_machine(machine), tuple(SHAPES), tokens=2))
+    assert rows[2].mapping_s < 60.0
+    assert rows[2].us_per_tile < 1.5 * rows[1].us_per_tile
