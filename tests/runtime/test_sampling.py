@@ -1,0 +1,48 @@
+"""Sampling: greedy, tempered, from a nucleus, and repeatable."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sdc.errors import ConfigError
+from sdc.runtime.sampling import Sampler
+
+LOGITS = np.log(np.array([0.5, 0.3, 0.15, 0.05], np.float32))
+
+
+def test_greedy_takes_the_likeliest():
+    assert Sampler()(LOGITS) == 0
+
+
+def test_draws_follow_the_probabilities():
+    sampler = Sampler(1.0, 1.0, 7)
+    found = np.bincount([sampler(LOGITS) for _ in range(20_000)], minlength=4) / 20_000
+    np.testing.assert_allclose(found, np.exp(LOGITS), atol=0.012)
+
+
+def test_a_low_temperature_sharpens():
+    sampler = Sampler(0.5, 1.0, 7)
+    found = np.bincount([sampler(LOGITS) for _ in range(20_000)], minlength=4) / 20_000
+    squared = np.exp(LOGITS) ** 2
+    np.testing.assert_allclose(found, squared / squared.sum(), atol=0.012)
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"), [(0.5, {0}), (0.51, {0, 1}), (0.9, {0, 1, 2}), (1.0, {0, 1, 2, 3})]
+)
+def test_the_nucleus_is_the_smallest_set_of_that_mass(top_p, kept):
+    sampler = Sampler(1.0, top_p, 1)
+    exact = np.log(np.array([0.5, 0.3, 0.15, 0.05]))
+    assert {sampler(exact - 1e-12) for _ in range(600)} == kept
+
+
+def test_the_same_seed_draws_the_same():
+    one, two = Sampler(1.0, 0.9, 5), Sampler(1.0, 0.9, 5)
+    assert [one(LOGITS) for _ in range(50)] == [two(LOGITS) for _ in range(50)]
+
+
+@pytest.mark.parametrize("bad", [(-1.0, 1.0), (float("nan"), 1.0), (1.0, 0.0), (1.0, 1.1)])
+def test_bad_settings_are_refused(bad):
+    with pytest.raises(ConfigError):
+        Sampler(*bad)

@@ -1,0 +1,48 @@
+"""Settings: defaults, refusals in words, what reaches the manifest."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sdc.config import CompileConfig
+from sdc.errors import ConfigError
+from sdc.passes.base import PassOptions
+
+
+def test_defaults_are_those_of_the_passes():
+    config = CompileConfig.of()
+    for name, value in vars(PassOptions()).items():
+        assert getattr(config, name) == value
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"levels": 0}, "levels = 0"),
+        ({"levels": 128}, "levels = 128"),
+        ({"weights": "int3"}, "weights = 'int3'"),
+        ({"coding": "morse"}, "coding = 'morse'"),
+        ({"block": 48}, "power of two"),
+        ({"smoothing": 1.5}, "smoothing = 1.5"),
+        ({"max_seq": 1}, "max_seq = 1"),
+        ({"leels": 3}, 'no setting "leels"'),
+    ],
+)
+def test_refusals_name_the_setting_and_its_value(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        CompileConfig.of(**settings)
+
+
+def test_all_refusals_come_at_once():
+    with pytest.raises(ConfigError, match=r"levels.*seed"):
+        CompileConfig.of(levels=0, seed=-1)
+
+
+def test_the_manifest_holds_what_changes_the_result(tmp_path):
+    config = CompileConfig.of(levels=7, calibration=tmp_path / "a.txt", dump_ir=tmp_path, verify=True)
+    stored = json.loads(json.dumps(config.to_manifest()))
+    assert stored["levels"] == 7
+    assert {"dump_ir", "verify"}.isdisjoint(stored)
+    assert CompileConfig.of(**stored) == config.model_copy(update={"dump_ir": None, "verify": False})
