@@ -9,7 +9,8 @@ import onnx_ir as ir
 from tvm import relax
 
 from sdc.errors import UnsupportedOpError
-from sdc.frontends.onnx.lift.lifter import Lifter, converter, transposed
+from sdc.frontends.onnx.lift.lazy import transposed
+from sdc.frontends.onnx.lift.lifter import Lifter, converter
 from sdc.frontends.onnx.lift.values import Constant, Weight, number
 from sdc.ir.ops import linear
 from sdc.ir.params import array_param

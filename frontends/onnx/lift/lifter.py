@@ -13,10 +13,12 @@ from onnx.reference import ReferenceEvaluator
 from tvm import relax, tirx
 
 from sdc.errors import InvalidModelError, UnsupportedOpError
+from sdc.frontends.onnx.lift.lazy import LAZY
+from sdc.frontends.onnx.lift.positions import position_rows
 from sdc.frontends.onnx.lift.structural import Interpreter, symbolic
 from sdc.frontends.onnx.lift.values import Constant, Grown, Lifted, Past, Structural, Weight, number
 from sdc.ir.ops import shape_of
-from sdc.ir.params import Cast, FunctionSource, Param, Permute, Reshape, Transpose, array_param
+from sdc.ir.params import Cast, FunctionSource, Param, array_param
 
 __all__ = ["CONVERTERS", "Lifter", "computed_in", "converter"]
 
@@ -139,10 +141,10 @@ class Lifter:
         first = node.inputs[0] if node.inputs else None
         if (
             first is not None
-            and node.op_type in _LAZY
+            and node.op_type in LAZY
             and np.prod(_const_shape(self.values[id(first)])) > SMALL
         ):
-            self.values[id(node.outputs[0])] = Weight(_LAZY[node.op_type](self, node))
+            self.values[id(node.outputs[0])] = Weight(LAZY[node.op_type](self, node))
             return
         feeds = {v.name: self.array(v) for v in node.inputs if v is not None}
         arrays = ReferenceEvaluator(ir.serde.serialize_node(node), opsets={"": 23}).run(None, feeds)
@@ -280,6 +282,10 @@ class Lifter:
             if isinstance(lifted, Constant) and int(np.prod(_const_shape(lifted))) <= 1:
                 return number(self.array(value))
             return self.weight(self.param(value))
+        if isinstance(lifted, Structural) and self.decoding is not None:
+            rows = position_rows(self, value, self.decoding.position, self.decoding.max_seq)
+            if rows is not None:
+                return rows
         if isinstance(lifted, Structural | Past):
             made = value.producer()
             where = f'node "{made.name}" (op {made.op_type})' if made else f'input "{value.name}"'
@@ -352,41 +358,3 @@ def _input_numbers(sizes: Mapping[str, int]) -> Callable[[ir.Value, Mapping[Any,
         return np.ones((batch, past + seq), np.int64)
 
     return number
-
-
-def _lazy_transpose(lifter: Lifter, node: ir.Node) -> Param:
-    param = lifter.param(node.inputs[0])
-    axes = tuple(node.attributes.get_ints("perm", list(range(len(param.shape)))[::-1]))
-    if axes != (1, 0):
-        return param.then(Permute(axes), name=str(node.outputs[0].name))
-    return transposed(param)
-
-
-def transposed(param: Param) -> Param:
-    """The transpose of a matrix; of a transpose, the original."""
-    if param.transforms and isinstance(param.transforms[-1], Transpose):
-        shape = (param.shape[1], param.shape[0])
-        name = param.name.removesuffix(".T")
-        return Param(name, shape, param.dtype, param.source, param.transforms[:-1])
-    return param.then(Transpose(), name=f"{param.name}.T")
-
-
-def _lazy_reshape(lifter: Lifter, node: ir.Node) -> Param:
-    param = lifter.param(node.inputs[0])
-    wanted = [int(d) for d in lifter.array(node.inputs[1])]
-    known = int(np.prod([d for d in wanted if d > 0]))
-    size = int(np.prod(param.shape))
-    shape = tuple(d if d > 0 else size // known for d in wanted)
-    return param.then(Reshape(shape), name=str(node.outputs[0].name))
-
-
-def _lazy_cast(lifter: Lifter, node: ir.Node) -> Param:
-    return lifter.param(node.inputs[0])
-
-
-_LAZY: dict[str, Callable[[Lifter, ir.Node], Param]] = {
-    "Transpose": _lazy_transpose,
-    "Reshape": _lazy_reshape,
-    "Cast": _lazy_cast,
-    "Identity": _lazy_cast,
-}

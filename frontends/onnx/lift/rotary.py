@@ -9,13 +9,13 @@ from tvm import relax
 
 from sdc.errors import InvalidModelError, UnsupportedOpError
 from sdc.frontends.onnx.lift.lifter import Lifter, converter
+from sdc.frontends.onnx.lift.positions import TRIALS, reads_past
 from sdc.frontends.onnx.lift.values import Constant, Structural, Weight, number
 from sdc.ir.ops import rotary
 
 __all__: list[str] = []
 
 STATELESS_POSITIONS = 512  # rows of a table that a graph without a cache computes from its own shapes
-TRIALS = ((1, 0), (3, 0), (1, 3), (3, 2))  # (tokens of the call, tokens before it)
 
 
 @converter("RotaryEmbedding")
@@ -87,7 +87,7 @@ def _by_position(lifter: Lifter, node: ir.Node, stored: list[NDArray], ids: ir.V
     """
     for seq, past in TRIALS if lifter.decoding else TRIALS[:2]:
         found = lifter.interpreter({"batch": 2, "seq": seq, "past": past}).number(ids)
-        offset = past if _reads_past(lifter) else 0
+        offset = past if reads_past(lifter) else 0
         if not (found == offset + np.arange(seq)).all():
             raise _refuse(node, "its position ids are not the positions of the tokens")
     length = lifter.decoding.max_seq if lifter.decoding else len(stored[0])
@@ -112,7 +112,7 @@ def _evaluated(lifter: Lifter, node: ir.Node, value: ir.Value) -> NDArray:
         return array.reshape(-1, *array.shape[-2:])[0]
     length = lifter.decoding.max_seq if lifter.decoding else STATELESS_POSITIONS
     table = _rows(lifter, value, length, 0)[0]
-    trials = [t for t in TRIALS if t[1] == 0 or (lifter.decoding and _reads_past(lifter))]
+    trials = [t for t in TRIALS if t[1] == 0 or (lifter.decoding and reads_past(lifter))]
     for seq, past in (t for t in trials if sum(t) <= length):
         rows = _rows(lifter, value, seq, past)
         if rows.shape[1] != seq or not np.allclose(rows, table[past : past + seq], atol=1e-5):
@@ -123,12 +123,6 @@ def _evaluated(lifter: Lifter, node: ir.Node, value: ir.Value) -> NDArray:
 def _rows(lifter: Lifter, value: ir.Value, seq: int, past: int) -> NDArray:
     array = lifter.interpreter({"batch": 2, "seq": seq, "past": past}).number(value)
     return array.reshape(-1, *array.shape[-2:])
-
-
-def _reads_past(lifter: Lifter) -> bool:
-    """Whether the graph knows of earlier tokens: from past inputs, or from position ids given to it."""
-    names = [str(i.name) for i in lifter.model.graph.inputs]
-    return any("past" in n or "position" in n for n in names)
 
 
 def _refuse(node: ir.Node, why: str) -> UnsupportedOpError:

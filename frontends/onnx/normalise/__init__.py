@@ -14,6 +14,7 @@ from onnxscript.rewriter.onnx_fusions import fuse
 from sdc.frontends.onnx.normalise.attention import fuse_attention
 from sdc.frontends.onnx.normalise.float_casts import drop_float_casts
 from sdc.frontends.onnx.normalise.repeat_heads import drop_repeated_heads
+from sdc.frontends.onnx.normalise.rotary import fuse_rotary
 
 __all__ = ["normalise"]
 
@@ -30,6 +31,7 @@ def normalise(model: ir.Model) -> Mapping[str, int]:
     common.InlinePass()(model)
     model.opset_imports[""] = OPSET
     counts |= fuse(model)
+    counts["scaled RotaryEmbedding"] = fuse_rotary(model)
     counts["Attention"] = fuse_attention(model)
     counts["repeated heads"] = drop_repeated_heads(model)
     common.RemoveUnusedNodesPass()(model)

@@ -1,7 +1,8 @@
 """Decomposed scaled dot-product attention becomes the standard ``Attention`` operation.
 
 Matched backwards from each Softmax over the last axis: scores = MatMul(q, k transposed), scaled by constants
-before or after, perhaps a mask added, perhaps NaN rows silenced (torch's safe softmax), then MatMul with v.
+before or after, perhaps capped by c tanh(x / c), perhaps a mask added, perhaps NaN rows silenced (as in
+torch's safe softmax), then MatMul with v.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class _Match:
     value: ir.Value
     mask: ir.Value | None
     scale: float
+    softcap: float
     output: ir.Value
 
 
@@ -36,7 +38,7 @@ def fuse_attention(model: ir.Model) -> int:
         fused = ir.node(
             "Attention",
             [match.query, match.key, match.value, *([match.mask] if match.mask is not None else [])],
-            {"scale": match.scale, "is_causal": 0},
+            {"scale": match.scale, "softcap": match.softcap, "is_causal": 0},
             name=f"{match.output.producer().name}_fused",
         )
         fused.outputs[0].name = f"{match.output.name}_fused"
@@ -56,6 +58,7 @@ def _match(softmax: ir.Node) -> _Match | None:
     if len(users) != 1:
         return None
     scores, mask = _split_mask(softmax.inputs[0])
+    scores, softcap = _split_softcap(scores)
     scores, scale = _split_scale(scores)
     product = _producer(scores, "MatMul")
     if product is None:
@@ -68,7 +71,7 @@ def _match(softmax: ir.Node) -> _Match | None:
     value = users[0].inputs[1]
     if value is None:
         return None
-    return _Match(query, key, value, mask, scale * before_query * before_key, users[0].outputs[0])
+    return _Match(query, key, value, mask, scale * before_query * before_key, softcap, users[0].outputs[0])
 
 
 def _producer(value: ir.Value | None, op: str) -> ir.Node | None:
@@ -89,10 +92,20 @@ def _split_mask(value: ir.Value | None) -> tuple[ir.Value | None, ir.Value | Non
     if add is None:
         return value, None
     for scores, mask in (add.inputs, reversed(add.inputs)):
-        inner, _ = _split_scale(scores)
+        inner, _ = _split_scale(_split_softcap(scores)[0])
         if _producer(inner, "MatMul") is not None:
             return scores, mask
     return value, None
+
+
+def _split_softcap(value: ir.Value | None) -> tuple[ir.Value | None, float]:
+    """x and c of Mul(Tanh(Div(x, c)), c) (Gemma 2, arXiv 2408.00118, section 2); c is 0 for none."""
+    inner, cap = _split_scale(value)
+    tanh = _producer(inner, "Tanh")
+    if tanh is None or cap <= 0:
+        return value, 0.0
+    scores, factor = _split_scale(tanh.inputs[0])
+    return (scores, cap) if abs(factor * cap - 1) < 1e-5 else (value, 0.0)
 
 
 def _split_scale(value: ir.Value | None) -> tuple[ir.Value | None, float]:

@@ -1,0 +1,64 @@
+"""Operations on constants that stay lazy: they become transforms of the weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from sdc.ir.params import Param, Permute, Reshape, Transpose
+
+__all__ = ["LAZY", "transposed"]
+
+
+class ParamOf(Protocol):
+    """What is needed of a lifter."""
+
+    def param(self, value: Any) -> Param:
+        """A constant as a lazy weight."""
+        ...
+
+    def array(self, value: Any) -> NDArray:
+        """The number of a constant."""
+        ...
+
+
+def _lazy_transpose(lifter: ParamOf, node: ir.Node) -> Param:
+    param = lifter.param(node.inputs[0])
+    axes = tuple(node.attributes.get_ints("perm", list(range(len(param.shape)))[::-1]))
+    if axes != (1, 0):
+        return param.then(Permute(axes), name=str(node.outputs[0].name))
+    return transposed(param)
+
+
+def transposed(param: Param) -> Param:
+    """The transpose of a matrix; of a transpose, the original."""
+    if param.transforms and isinstance(param.transforms[-1], Transpose):
+        shape = (param.shape[1], param.shape[0])
+        name = param.name.removesuffix(".T")
+        return Param(name, shape, param.dtype, param.source, param.transforms[:-1])
+    return param.then(Transpose(), name=f"{param.name}.T")
+
+
+def _lazy_reshape(lifter: ParamOf, node: ir.Node) -> Param:
+    param = lifter.param(node.inputs[0])
+    wanted = [int(d) for d in lifter.array(node.inputs[1])]
+    known = int(np.prod([d for d in wanted if d > 0]))
+    size = int(np.prod(param.shape))
+    shape = tuple(d if d > 0 else size // known for d in wanted)
+    return param.then(Reshape(shape), name=str(node.outputs[0].name))
+
+
+def _lazy_cast(lifter: ParamOf, node: ir.Node) -> Param:
+    return lifter.param(node.inputs[0])
+
+
+LAZY: dict[str, Callable[[ParamOf, ir.Node], Param]] = {
+    "Transpose": _lazy_transpose,
+    "Reshape": _lazy_reshape,
+    "Cast": _lazy_cast,
+    "Identity": _lazy_cast,
+}
