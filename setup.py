@@ -1,4 +1,4 @@
-"""The package list: `passes`, `targets` and `frontends` stand at the top of the tree and install under `sdc`."""
+"""The package list: `passes`, `targets` and `frontends` stand at the top of the tree, install under `sdc`."""
 
 from setuptools import find_packages, setup
 

@@ -48,6 +48,7 @@ def _t5() -> Any:
 
 DECODERS: dict[str, Callable[[], Any]] = {
     "llama": lambda: hf.LlamaConfig(**SIZES, **GROUPED),
+    "llama_tied": lambda: hf.LlamaConfig(**SIZES, **GROUPED, tie_word_embeddings=True),
     "llama3": lambda: hf.LlamaConfig(
         **SIZES,
         **GROUPED,

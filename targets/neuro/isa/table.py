@@ -69,7 +69,7 @@ def _u(name: str, bits: int) -> Field:
 _LEN = Field("len", "length")
 _TAG = _u("tag", 12)
 _ROUTE = _u("route", 12)
-_SOURCES = _u("sources", 8)
+_SOURCES = _u("sources", 16)
 _DST, _SRC, _A, _B = _n("dst"), _n("src"), _n("a"), _n("b")
 
 
