@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import tvm
-from tvm import relax, te, tirx
+from tvm import relax, te, tirx, topi
 
 from sdc.errors import TargetError
 from sdc.ir.model import Model
@@ -89,7 +89,7 @@ def _pipeline() -> tvm.transform.Pass:
         [
             relax.backend.DispatchSampling(),
             relax.backend.DispatchSortScan(),
-            passes.LegalizeOps({"relax.nn.relu": _relu}, skip_ops=["relax.reshape"]),
+            passes.LegalizeOps({"relax.nn.relu": _relu, "relax.take": _take}, skip_ops=["relax.reshape"]),
             passes.ToNonDataflow(),
             passes.RemovePurityChecking(),
             passes.CallTIRRewrite(),
@@ -113,6 +113,12 @@ def _relu(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         return te.compute(x.shape, lambda *i: tirx.Select(x(*i) < zero, zero, x(*i)), name="relu")
 
     return builder.call_te(compute, *call.args, primfunc_name_hint="relu")
+
+
+def _take(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """Rows by index, which stays inside the table: TVM's own reads whatever lies at an index out of range."""
+    axis = call.attrs.axis
+    return builder.call_te(topi.take, *call.args, None if axis is None else int(axis), mode="clip")
 
 
 def _skip_fixed_checks() -> tvm.transform.Pass:
