@@ -11,7 +11,7 @@ from tvm import relax
 
 from sdc.errors import PassError
 from sdc.ir.model import Model
-from sdc.ir.ops import attributes, is_op
+from sdc.ir.ops import attributes, is_dimension, is_op
 from sdc.ir.params import Param
 
 __all__ = ["Graph", "Linear", "op_name", "operands"]
@@ -134,7 +134,7 @@ def op_name(call: relax.Call) -> str:
 def operands(expr: Any) -> list[relax.Var]:
     """Variables that an expression reads, in order, repetitions included."""
     if isinstance(expr, relax.Var):
-        return [expr]
+        return [] if is_dimension(expr) else [expr]
     if isinstance(expr, tvm.ir.Call):
         return [v for a in expr.args for v in operands(a)]
     if isinstance(expr, relax.Tuple):

@@ -10,6 +10,7 @@ import tvm
 from tvm import relax
 
 from sdc.ir.model import Model
+from sdc.ir.ops import is_dimension
 from sdc.ir.params import Param
 from sdc.passes.graph import Graph, operands
 
@@ -98,7 +99,7 @@ class Rewriter:
     def new(self, expr: Any) -> Any:
         """An old expression with every old variable replaced by what it has become."""
         if isinstance(expr, relax.Var):
-            return self._variable(expr)
+            return expr if is_dimension(expr) else self._variable(expr)
         if isinstance(expr, relax.Tuple):
             return relax.Tuple([self.new(f) for f in expr.fields])
         if isinstance(expr, relax.TupleGetItem):

@@ -113,6 +113,10 @@ def _reduction(function: Callable[..., NDArray]) -> Callable[..., NDArray]:
     return reduce
 
 
+def _arange(start: int, stop: int, step: int, *, dtype: Any) -> NDArray:
+    return np.arange(start, stop, step, np.dtype(str(dtype)))
+
+
 NUMPY_OPS: dict[str, Callable[..., Any]] = {
     "add": np.add,
     "subtract": np.subtract,
@@ -155,6 +159,7 @@ NUMPY_OPS: dict[str, Callable[..., Any]] = {
     "split": _split,
     "strided_slice": _strided_slice,
     "take": _take,
+    "arange": _arange,
     "astype": _astype,
     "broadcast_to": lambda x, shape: np.broadcast_to(x, shape),
     "shape_of": lambda x: tuple(x.shape),

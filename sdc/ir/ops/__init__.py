@@ -3,7 +3,16 @@
 Importing this package registers them with TVM as ``relax.sdc.<name>``.
 """
 
-from sdc.ir.ops._register import OPS, OpSpec, attributes, dtype_of, is_op, shape_of, static
+from sdc.ir.ops._register import (
+    OPS,
+    OpSpec,
+    attributes,
+    dtype_of,
+    is_dimension,
+    is_op,
+    shape_of,
+    static,
+)
 from sdc.ir.ops.attention import attention
 from sdc.ir.ops.hadamard import hadamard
 from sdc.ir.ops.kv_append import kv_append
@@ -24,6 +33,7 @@ __all__ = [
     "count_dtype",
     "dtype_of",
     "hadamard",
+    "is_dimension",
     "is_op",
     "kv_append",
     "linear",

@@ -17,6 +17,7 @@ __all__ = [
     "attributes",
     "call",
     "dtype_of",
+    "is_dimension",
     "is_op",
     "register",
     "shape_of",
@@ -61,6 +62,11 @@ def call(name: str, args: list[relax.Expr], attrs: Mapping[str, Any]) -> relax.C
 def is_op(expr: object, name: str) -> bool:
     """Whether ``expr`` is a call of ``relax.<name>``, e.g. ``sdc.linear`` or ``nn.rms_norm``."""
     return isinstance(expr, relax.Call) and isinstance(expr.op, tvm.ir.Op) and expr.op.name == f"relax.{name}"
+
+
+def is_dimension(expr: object) -> bool:
+    """Whether ``expr`` is a symbolic dimension, which TVM 0.27 makes of the same class as tensor variables."""
+    return isinstance(expr, relax.Var) and isinstance(expr.ty, tvm.ir.PrimType)
 
 
 def attributes(node: relax.Call) -> dict[str, Any]:

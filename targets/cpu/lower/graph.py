@@ -9,7 +9,7 @@ import tvm
 from tvm import relax
 
 from sdc.errors import TargetError
-from sdc.ir.ops import is_op, shape_of
+from sdc.ir.ops import is_dimension, is_op, shape_of
 
 __all__ = ["Graph", "reads", "rows_and_width"]
 
@@ -110,7 +110,7 @@ class Graph:
 def reads(expr: Any) -> Sequence[Any]:
     """Variables that an expression reads, repetitions included."""
     if isinstance(expr, relax.Var):
-        return [expr]
+        return [] if is_dimension(expr) else [expr]
     if isinstance(expr, tvm.ir.Call):
         return [v for a in expr.args for v in reads(a)]
     if isinstance(expr, relax.Tuple):

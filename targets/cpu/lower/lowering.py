@@ -11,7 +11,7 @@ import tvm
 from tvm import relax, tirx
 
 from sdc.errors import TargetError
-from sdc.ir.ops import shape_of
+from sdc.ir.ops import is_dimension, shape_of
 from sdc.ir.params import Param, Transform, array_param
 from sdc.targets.cpu.isa import Isa
 from sdc.targets.cpu.kernels.attention import spike_attention
@@ -371,6 +371,8 @@ class _Body:
             self.data[binding.var] = self.builder.emit(new)
 
     def rebuilt(self, expr: Any) -> Any:
+        if is_dimension(expr):
+            return expr
         if isinstance(expr, relax.Var):
             known = isinstance(expr.ty, relax.TensorType)
             return self.view(expr, shape_of(expr, "argument")) if known else self.data[self.graph.root(expr)]

@@ -1,0 +1,79 @@
+"""Writes docs/supported-models.md from the cells that tests/frontends/onnx/test_matrix.py runs.
+
+python tools/supported_models.py            write the page
+python tools/supported_models.py --check    exit 1 if the page is not what would be written
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TARGET = ROOT / "docs" / "supported-models.md"
+sys.path.insert(0, str(ROOT / "tests"))
+
+from helpers.model_cells import (  # noqa: E402
+    ARCHITECTURES,
+    CELLS,
+    EXPORTERS,
+    FLOAT32,
+    LOOSER,
+    PENDING,
+    Cell,
+)
+
+HEAD = """# Supported models
+
+Each entry is a file of `tests/models/`, written by the real exporter, that
+`tests/frontends/onnx/test_matrix.py` runs: the lifted model has onnxruntime's logits on the original file, a
+prefill and eight decode steps through our cache included (to {float32:g} in float32; float16 {fp16:g}, 4- and
+8-bit weights or activations {int4:g}, where onnxruntime itself rounds more), and the logits of the spiking
+program (D = 127, 8-bit weights) have a cosine above 0.98 to them. {count} files in all. Other architectures
+that are built of the same parts usually work too: `sdc inspect model.onnx` says what was recognised and what
+is missing. This page is written by `tools/supported_models.py`.
+"""
+
+
+def render() -> str:
+    """The whole page."""
+    supported = [c for c in CELLS if not _reason(c)]
+    parts = [HEAD.format(float32=FLOAT32, count=len(supported), **LOOSER)]
+    for exporter in EXPORTERS.values():
+        cells = [c for c in supported if c.exporter == exporter]
+        if cells:
+            parts.append(f"\n## {exporter}\n\n| architecture | files |\n| --- | --- |\n{_rows(cells)}")
+    pending = [(c, why) for c in CELLS if (why := _reason(c))]
+    if pending:
+        parts.append("\n## Refused so far\n\n| file | because of |\n| --- | --- |\n")
+        parts += [f"| `{c.name}` | {why} |\n" for c, why in pending]
+    return "".join(parts)
+
+
+def _rows(cells: Iterable[Cell]) -> str:
+    by_architecture: dict[str, list[str]] = {}
+    for cell in cells:
+        by_architecture.setdefault(cell.architecture, []).append(cell.variant)
+    return "".join(
+        f"| {ARCHITECTURES[name]} | {', '.join(by_architecture[name])} |\n"
+        for name in ARCHITECTURES
+        if name in by_architecture
+    )
+
+
+def _reason(cell: Cell) -> str:
+    return next((why for pattern, why in PENDING.items() if re.fullmatch(pattern, cell.name)), "")
+
+
+def main(arguments: list[str]) -> int:
+    """Writes or checks the page; returns the exit status."""
+    if arguments == ["--check"]:
+        return 0 if TARGET.exists() and TARGET.read_text() == render() else 1
+    TARGET.write_text(render())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
