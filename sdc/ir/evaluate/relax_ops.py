@@ -114,7 +114,7 @@ def _reduction(function: Callable[..., NDArray]) -> Callable[..., NDArray]:
 
 
 def _arange(start: int, stop: int, step: int, *, dtype: Any) -> NDArray:
-    return np.arange(start, stop, step, np.dtype(str(dtype)))
+    return np.arange(start, stop, step).astype(str(dtype))
 
 
 NUMPY_OPS: dict[str, Callable[..., Any]] = {

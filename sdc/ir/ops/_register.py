@@ -65,7 +65,7 @@ def is_op(expr: object, name: str) -> bool:
 
 
 def is_dimension(expr: object) -> bool:
-    """Whether ``expr`` is a symbolic dimension, which TVM 0.27 makes of the same class as tensor variables."""
+    """Whether ``expr`` is a symbolic dimension, in TVM 0.27 of the same class as tensor variables."""
     return isinstance(expr, relax.Var) and isinstance(expr.ty, tvm.ir.PrimType)
 
 
