@@ -12,7 +12,8 @@ from sdc.errors import TargetError
 from sdc.ir.model import Model
 from sdc.ir.ops import shape_of
 from sdc.targets.cpu.isa import Isa
-from sdc.targets.cpu.lower.lowering import Lowering, PackedWeights, State
+from sdc.targets.cpu.lower.lowering import Lowering
+from sdc.targets.fused.packed import PackedWeights, State
 
 __all__ = ["CHUNK", "Lowered", "compile_module", "lower_model"]
 

@@ -16,9 +16,9 @@ from sdc.errors import NumericsError, TargetError
 from sdc.ir.model import Model
 from sdc.ir.ops import shape_of
 from sdc.targets.cpu.firing import watched
-from sdc.targets.cpu.lower.lowering import State
 from sdc.targets.cpu.program import Lowered
 from sdc.targets.firing import Firing
+from sdc.targets.fused.packed import State
 
 __all__ = ["DecoderRunner", "GraphRunner", "Signature"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,46 +26,13 @@ from sdc.targets.cpu.emit import (
 )
 from sdc.targets.cpu.isa import Isa, dot4
 from sdc.targets.cpu.kernels.cache import KEY_BLOCK, KEY_OFFSET, CacheLayout, load_words
-from sdc.targets.cpu.kernels.rows import Encoder, encode_row, exp, hadamard_row
+from sdc.targets.cpu.kernels.rows import encode_row, exp, hadamard_row
+from sdc.targets.fused.specs import AttentionSpec
 
 __all__ = ["AttentionSpec", "spike_attention"]
 
 # Larger work arrays than this come from the heap, not from a thread's stack.
 _STACK_BYTES = 1 << 18
-
-
-@dataclass(frozen=True)
-class AttentionSpec:
-    """Shapes and attributes of one causal ``sdc.spike_attention``.
-
-    Attributes:
-        slots: The cache's max_seq.
-        width: Channels per query and key head; ``value_width`` per value head.
-        levels: Largest probability count.
-        query_levels: Largest query count.
-        value_levels: Largest value count.
-        encoder: Encode the output at once (its group divides ``value_width``), after a Hadamard of ``block``.
-        tokens: Queries, or 0 where symbolic.
-    """
-
-    heads: int
-    kv_heads: int
-    width: int
-    value_width: int
-    slots: int
-    scale: float
-    levels: int = 255
-    query_levels: int = 127
-    value_levels: int = 127
-    window: int = 0
-    softcap: float = 0.0
-    encoder: Encoder | None = None
-    block: int = 0
-    tokens: int = 0
-
-    def key(self) -> str:
-        """A name for the kernel."""
-        return f"spike_attention_{self.tokens or 'n'}_h{self.heads}" + ("_encode" if self.encoder else "")
 
 
 def spike_attention(spec: AttentionSpec, isa: Isa) -> tirx.PrimFunc:

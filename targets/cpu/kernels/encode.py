@@ -2,56 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 
 from sdc.targets.cpu.emit import declare, fit, lane_type, load, local, loop, prim_func, store, symbol
 from sdc.targets.cpu.isa import Isa
-from sdc.targets.cpu.kernels.rows import Encoder, activation, encode_row, hadamard_row, layer_norm, rms_norm
+from sdc.targets.cpu.kernels.rows import activation, encode_row, hadamard_row, layer_norm, rms_norm
+from sdc.targets.fused.specs import EncodeSpec, Stream
 
 __all__ = ["EncodeSpec", "Stream", "spike_encode"]
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Where a row's channels lie: ``tensor``'s rows have ``stride`` floats, ours begin at ``offset``."""
-
-    tensor: int
-    stride: int
-    offset: int
-
-
-@dataclass(frozen=True)
-class EncodeSpec:
-    """One fused encoder.
-
-    Attributes:
-        width: Channels K.
-        streams: One source, or two where the first goes through ``gate`` and multiplies the second.
-        norm: ``rms``, ``layer`` or nothing.
-        scaled: A vector [K] multiplies the row after the norm.
-        block: Hadamard block, 0 for none.
-        tokens: Rows, or 0 where symbolic.
-    """
-
-    width: int
-    encoder: Encoder
-    streams: tuple[Stream, ...]
-    gate: str = ""
-    norm: str = ""
-    epsilon: float = 0.0
-    scaled: bool = False
-    block: int = 0
-    tokens: int = 0
-
-    def key(self) -> str:
-        """A name for the kernel (shapes and steps; not unique across constants)."""
-        steps = [s for s in (self.gate, self.norm, "scale" * self.scaled) if s]
-        if self.block:
-            steps.append(f"h{self.block}")
-        return "_".join([*steps, f"spike_encode_{self.tokens or 'n'}x{self.width}_g{self.encoder.group}"])
 
 
 def spike_encode(spec: EncodeSpec, isa: Isa) -> tirx.PrimFunc:

@@ -5,60 +5,17 @@ Keys and values go straight into the cache (:mod:`sdc.targets.cpu.kernels.cache`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from tvm import tirx
 
 from sdc.targets.cpu.emit import declare, fit, lane_type, let, load, local, loop, prim_func, store, symbol
 from sdc.targets.cpu.isa import Isa
 from sdc.targets.cpu.kernels.cache import CacheLayout, store_key, store_value
-from sdc.targets.cpu.kernels.encode import Stream
-from sdc.targets.cpu.kernels.rows import Encoder, encode_row, hadamard_row
+from sdc.targets.cpu.kernels.rows import encode_row, hadamard_row
+from sdc.targets.fused.specs import HeadSpec, HeadsSpec, Rotary
 
 __all__ = ["HeadSpec", "HeadsSpec", "Rotary", "encode_heads"]
-
-
-@dataclass(frozen=True)
-class Rotary:
-    """Tables [length, half]; pairs lie ``half`` apart, or side by side where ``interleaved``."""
-
-    length: int
-    half: int
-    interleaved: bool = False
-
-
-@dataclass(frozen=True)
-class HeadSpec:
-    """One of query, key and value.
-
-    Attributes:
-        role: ``query`` goes out plainly; ``key`` and ``value`` go into their cache.
-        source: Where the heads' channels lie in a token's row.
-        encoder: Its group is the head's width.
-    """
-
-    role: Literal["query", "key", "value"]
-    source: Stream
-    heads: int
-    width: int
-    encoder: Encoder
-    rotary: bool = False
-    block: int = 0
-
-
-@dataclass(frozen=True)
-class HeadsSpec:
-    """All heads of one attention; ``tokens`` is 0 where symbolic, ``slots`` is the cache's max_seq."""
-
-    parts: tuple[HeadSpec, ...]
-    rotary: Rotary | None
-    slots: int
-    tokens: int = 0
-
-    def key(self) -> str:
-        """A name for the kernel."""
-        return "encode_" + "_".join(p.role for p in self.parts) + f"_{self.tokens or 'n'}"
 
 
 def encode_heads(spec: HeadsSpec, isa: Isa) -> tirx.PrimFunc:

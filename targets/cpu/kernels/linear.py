@@ -31,6 +31,7 @@ from sdc.targets.cpu.emit import (
     then,
 )
 from sdc.targets.cpu.isa import Isa, dot4
+from sdc.targets.fused import specs
 
 __all__ = ["ROW_BLOCK", "LinearSpec", "spike_linear"]
 
@@ -42,41 +43,8 @@ _SERIAL_WEIGHTS = 32768
 
 
 @dataclass(frozen=True)
-class LinearSpec:
-    """Shapes of one fused spike_accumulate + readout.
-
-    Attributes:
-        rows: Output channels N.
-        width: Input channels K.
-        group: Channels per accumulator; divides K.
-        bits: 8, or 4 for weights -8..7 packed two per byte.
-        levels: Largest count.
-        theta_groups: Thresholds per token (divides K / group).
-        scale_groups: Weight scales per row (divides K / group).
-        unsigned: Counts are uint8 (weights then stay signed, 8 bits).
-        bias: A bias [N] is added.
-        residual: A float tensor of the output's shape is added last.
-        tokens: Rows of counts, or 0 where symbolic.
-        raw: Give int32 accumulators [n, K / group, N] instead of the readout (tests).
-    """
-
-    rows: int
-    width: int
-    group: int
-    bits: int = 8
-    levels: int = 127
-    theta_groups: int = 1
-    scale_groups: int = 1
-    unsigned: bool = False
-    bias: bool = False
-    residual: bool = False
-    tokens: int = 0
-    raw: bool = False
-
-    @property
-    def groups(self) -> int:
-        """Accumulators per output row."""
-        return self.width // self.group
+class LinearSpec(specs.LinearSpec):
+    """A fused linear in the order in which this target packs its weights."""
 
     @property
     def blocks(self) -> int:
@@ -104,16 +72,6 @@ class LinearSpec:
         if self.unsigned:
             return 2 * self.levels * 128 <= 32767
         return 2 * self.levels * ((1 << self.bits) - 1) <= 32767
-
-    def key(self) -> str:
-        """A name for the kernel."""
-        choices = {"u": self.unsigned, "b": self.bias, "a": self.residual, "r": self.raw}
-        flags = "".join(flag for flag, on in choices.items() if on)
-        tokens = self.tokens or "n"
-        return (
-            f"spike_linear_{tokens}x{self.width}x{self.rows}_g{self.group}_w{self.bits}_t{self.theta_groups}"
-            f"_s{self.scale_groups}_d{self.levels}{flags}"
-        )
 
 
 def spike_linear(spec: LinearSpec, isa: Isa) -> tirx.PrimFunc:

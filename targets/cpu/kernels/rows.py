@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tvm import tirx
 
-from sdc.ir.ops import threshold_factor
 from sdc.targets.cpu.emit import (
     broadcast,
     const,
@@ -27,33 +23,12 @@ from sdc.targets.cpu.emit import (
     store,
     then,
 )
+from sdc.targets.fused.specs import Encoder, limits
 
 __all__ = ["Encoder", "activation", "encode_row", "exp", "hadamard_row", "layer_norm", "limits", "rms_norm"]
 
 Expr = Any
 Write = Callable[[Any, Expr, int], None]
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """What of a ``sdc.spike_encode`` shapes its kernel.
-
-    The numbers, calibrated per operation, come at run time as ``limits`` [3] (see :func:`limits`): so the
-    operations of all layers share a kernel.
-
-    Attributes:
-        zoned: There is a dead zone.
-    """
-
-    dtype: str
-    group: int
-    signed: bool = True
-    zoned: bool = False
-
-
-def limits(levels: int, clip_ratio: float, dead_zone: float) -> NDArray:
-    """The run-time numbers of an encoder, float32 [3]: threshold factor, levels, dead zone."""
-    return np.array([threshold_factor(levels, clip_ratio), levels, np.float32(dead_zone)], np.float32)
 
 
 def exp(x: Expr, lanes: int) -> Expr:

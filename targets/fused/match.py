@@ -10,12 +10,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sdc.ir.ops import attributes, count_dtype, dtype_of, shape_of
-from sdc.targets.cpu.kernels.attention import AttentionSpec
-from sdc.targets.cpu.kernels.encode import EncodeSpec, Stream
-from sdc.targets.cpu.kernels.heads import HeadSpec, HeadsSpec, Rotary
-from sdc.targets.cpu.kernels.linear import LinearSpec
-from sdc.targets.cpu.kernels.rows import Encoder
-from sdc.targets.cpu.lower.graph import Graph
+from sdc.targets.fused.graph import Graph
+from sdc.targets.fused.specs import (
+    AttentionSpec,
+    Encoder,
+    EncodeSpec,
+    HeadSpec,
+    HeadsSpec,
+    LinearSpec,
+    Rotary,
+    Stream,
+)
 
 __all__ = ["Attention", "Encode", "Limits", "Linear", "match_attention", "match_encode", "match_linear"]
 
