@@ -10,7 +10,9 @@ import typer
 
 from sdc import __version__
 from sdc.cli import demo as demo_verb
+from sdc.cli import energy as energy_verb
 from sdc.cli import verbs
+from sdc.errors import ConfigError
 
 __all__ = ["app"]
 
@@ -122,6 +124,48 @@ def eval(
 ) -> None:
     """Perplexity beside the original model's, and what fired."""
     verbs.evaluate_program(program, text, windows, window, json=json, quiet=quiet)
+
+
+@app.command()
+def energy(
+    program: Annotated[Path | None, typer.Argument(help="A compiled program.")] = None,
+    arch: Annotated[
+        str | None, typer.Option(help="Instead of a program: smollm2-135m, tinyllama-1.1b or llama2-7b.")
+    ] = None,
+    table: Annotated[
+        str, typer.Option(help="Energies: horowitz-45nm, jouppi-7nm or sdllm-paper.")
+    ] = "horowitz-45nm",
+    tokens: Annotated[int, typer.Option(help="Length of a prompt; 0: one token is decoded.")] = 0,
+    context: Annotated[int, typer.Option(help="Keys that a decoded token meets (--arch).")] = 512,
+    accumulators: Annotated[
+        str, typer.Option(help="Where spikes find their accumulators: memory or register.")
+    ] = "memory",
+    statistics: Annotated[Path | None, typer.Option(help="Spikes: what `sdc eval --json` printed.")] = None,
+    text: Annotated[Path | None, typer.Option(help="Text to count spikes on.")] = None,
+    windows: Annotated[int, typer.Option(help="Windows at most.")] = 2,
+    window: Annotated[int, typer.Option(help="Tokens a window.")] = 256,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """What a token costs: operations, bytes and joules, beside other formats."""
+    if (program is None) == (arch is None):
+        raise ConfigError("give either a compiled program or --arch, not both and not neither")
+    if arch is not None:
+        energy_verb.architecture_energy(arch, table, tokens, context, accumulators, json=json)
+    elif program is not None:
+        energy_verb.energy_of_program(
+            program,
+            table,
+            tokens,
+            accumulators,
+            statistics,
+            text,
+            windows,
+            window,
+            json=json,
+            quiet=quiet,
+        )
 
 
 @app.command()

@@ -35,6 +35,7 @@ __all__ = [
     "inspect",
     "measure",
     "print_module",
+    "read_text",
     "run_program",
 ]
 
@@ -97,7 +98,7 @@ def evaluate_program(
 ) -> None:
     """``sdc eval``."""
     program = Program.load(path)
-    content = demo_text()[1] if text is None else _read(text)
+    content = demo_text()[1] if text is None else read_text(text)
     with Bars(quiet) as bars:
         found = measure(program, content, windows, window, bars)
     if json:
@@ -107,8 +108,10 @@ def evaluate_program(
     print_facts(str(path), {k: v for k, v in found.to_json().items() if k not in hidden})
 
 
-def measure(program: Program, text: str, windows: int, window: int, progress: Bars) -> Evaluation:
-    """A program beside its original on a text.
+def measure(
+    program: Program, text: str, windows: int, window: int, progress: Bars, *, reference: bool = True
+) -> Evaluation:
+    """A program on a text, beside its original unless ``reference`` is off.
 
     Raises:
         ConfigError: The program has no tokenizer, or the text is too short.
@@ -117,7 +120,7 @@ def measure(program: Program, text: str, windows: int, window: int, progress: Ba
         raise ConfigError(f"{program.artefact.path} has no tokenizer, so a text cannot be measured on it")
     return evaluate(
         program,
-        _reference(program),
+        _reference(program) if reference else None,
         program.tokenizer.encode(text),
         windows=windows,
         window=window,
@@ -138,7 +141,12 @@ def _reference(program: Program) -> Reference | None:
     return open_reference(open_source(path).onnx, int(program.manifest["model"]["max_seq"]))
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The content of a text file.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
