@@ -11,6 +11,7 @@ import typer
 from sdc import __version__
 from sdc.cli import demo as demo_verb
 from sdc.cli import energy as energy_verb
+from sdc.cli import simulate as simulate_verb
 from sdc.cli import verbs
 from sdc.errors import ConfigError
 
@@ -217,6 +218,23 @@ def opt(
     settings |= {"calibration": calibration, "max_seq": max_seq, "seed": seed, "dump_ir": dump_ir}
     names = [n.strip() for n in passes.split(",") if n.strip()]
     verbs.print_module(model, names, {**settings, "verify": verify}, quiet=quiet)
+
+
+@app.command()
+def simulate(
+    program: Artefact,
+    prompt: Annotated[str, typer.Option(help="What to answer.")] = "Hello",
+    tokens: Annotated[int, typer.Option(help="Tokens to make, greedily.")] = 1,
+    machine: Annotated[
+        str | None, typer.Option(help="A machine's name or description (default: the one compiled for).")
+    ] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write a trace for ui.perfetto.dev here.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Do not put the prompt into the chat format.")] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Time and energy of a neuromorphic program on its machine."""
+    simulate_verb.simulate(program, prompt, tokens, machine, trace, raw=raw, json=json)
 
 
 @app.command()

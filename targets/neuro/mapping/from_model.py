@@ -18,7 +18,7 @@ from sdc.targets.neuro.mapping.graph import Accumulate, Attention, Encode, Reado
 from sdc.targets.neuro.mapping.llama import ENCODE_OPS, NORM_OPS
 from sdc.targets.neuro.mapping.statistics import SpikeStatistics
 
-__all__ = ["graph_from_model"]
+__all__ = ["graph_from_model", "layer_of"]
 
 _VIEWS = {"reshape", "permute_dims", "squeeze", "expand_dims", "astype"}
 _UNARY_OPS = {
@@ -239,7 +239,7 @@ class _Reader:
         attrs = attributes(call)
         name = str(attrs["name"]) or f"linear.{len(self.graph.net)}"
         rows, width = (static(d, name, "the weight's shape") for d in shape_of(call.args[1], name))
-        self.layer = _layer(name, self.layer)
+        self.layer = layer_of(name, self.layer)
         encode = self.encoder(self.need(call, 0), name)
         group = int(attrs["group"])
         self.graph.add(Accumulate(name, self.layer, rows, width, int(attrs["weight_bits"]), group))
@@ -262,7 +262,7 @@ class _Reader:
         heads, head_dim = (static(d, name, "the head's shape") for d in shape_of(call.args[0], name)[2:])
         _, kv_heads, max_seq, _ = shape_of(call.args[2], name)
         query, key, value = (self.need(call, i) for i in (0, 2, 4))
-        self.layer = _layer(name, self.layer)
+        self.layer = layer_of(name, self.layer)
         seq = static(max_seq, name, "the length of the cache")
         levels, coding = int(query.encode["levels"]), query.encode["coding"]
         general = replace(
@@ -310,6 +310,6 @@ class _Reader:
         self.connect("output", first.parts)
 
 
-def _layer(name: str, default: int) -> int:
+def layer_of(name: str, default: int) -> int:
     """The number in ``layers.3.mlp.down``; operations without one belong to the layer before them."""
     return next((int(word) for word in name.split(".") if word.isdigit()), default)

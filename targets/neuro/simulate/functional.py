@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from sdc.targets.neuro.simulate import events, units
 from sdc.targets.neuro.simulate.core import Core
 from sdc.targets.neuro.simulate.network import Inbox, Message, Traffic, concatenate, count
 
-__all__ = ["HANDLERS", "FunctionalSimulator"]
+__all__ = ["HANDLERS", "FunctionalSimulator", "Observer"]
 
 HANDLERS: Final[dict[str, Callable[..., Any]]] = {
     **units.CONTROL,
@@ -33,6 +33,19 @@ HANDLERS: Final[dict[str, Callable[..., Any]]] = {
 PATIENCE: Final = 10_000_000  # instructions of one core without waiting: more is an endless loop
 
 
+class Observer(Protocol):
+    """Watches a simulation; see :class:`sdc.targets.neuro.simulate.recording.Recorder`."""
+
+    def executed(self, core: Core, pc: int) -> None:
+        """A core has executed the instruction at ``pc`` (not counted on yet)."""
+
+    def put(self, core: int, tag: int, packets: int) -> None:
+        """The host has sent words to a core."""
+
+    def take(self, tag: int, sources: int) -> None:
+        """The host has taken words."""
+
+
 class FunctionalSimulator:
     """All cores of a program. A core runs until it waits for packets; whoever gets packets runs again.
 
@@ -41,12 +54,14 @@ class FunctionalSimulator:
         external: Contents of the external memory, uint8.
 
     Attributes:
+        observer: Told of every instruction executed and of everything that the host sends and takes.
         traffic: Packets sent, fanned out, delivered and taken so far.
     """
 
     def __init__(self, program: Program, external: NDArray | None = None) -> None:
         self.traffic = Traffic()
-        self._program = program
+        self.observer: Observer | None = None
+        self.program = program
         self._external = np.zeros(0, np.uint8) if external is None else external
         self._host = Inbox(self.traffic)
         self.cores: dict[int, Core] = {}
@@ -58,7 +73,7 @@ class FunctionalSimulator:
         self._host = Inbox(self.traffic)
         self.cores = {
             core.core: Core(core, Inbox(self.traffic), self._post, self._external)
-            for core in self._program.cores
+            for core in self.program.cores
         }
         self._ready = deque(self.cores)
         self._at_barrier: dict[int, set[int]] = {}
@@ -68,6 +83,8 @@ class FunctionalSimulator:
         message = Message("word", np.arange(len(words)), np.asarray(words).view(np.uint32).copy())
         count(self.traffic.sent, message)
         self._deliver(HOST, Route(tag, (core,)), message)
+        if self.observer is not None:
+            self.observer.put(core, tag, len(message))
 
     def take(self, tag: int, sources: int = 1) -> NDArray:
         """The host takes a vector that ``sources`` cores sent it: uint32, in the order of their indices.
@@ -81,6 +98,8 @@ class FunctionalSimulator:
             raise ExecutionError(
                 None, None, f"DEADLOCK: nothing for the host under tag {tag}; {self._waiting()}"
             )
+        if self.observer is not None:
+            self.observer.take(tag, sources)
         index, words = concatenate(messages)
         out = np.zeros(len(index), np.uint32)
         out[index] = words
@@ -111,9 +130,12 @@ class FunctionalSimulator:
                 raise core.error(
                     f"LOOP: {PATIENCE} instructions without waiting for anything: an endless loop"
                 )
-            name, operands = core.code[core.pc]
+            here = core.pc
+            name, operands = core.code[here]
             if HANDLERS[name](core, *operands) is False:
                 break
+            if self.observer is not None:
+                self.observer.executed(core, here)
             core.pc += 1
             executed += 1
         core.events["instructions"] += executed
@@ -121,7 +143,7 @@ class FunctionalSimulator:
             self._arrive(core, core.barrier)
 
     def _arrive(self, core: Core, group: int) -> None:
-        members = self._program.barriers[group] if group < len(self._program.barriers) else ()
+        members = self.program.barriers[group] if group < len(self.program.barriers) else ()
         if core.program.core not in members:
             raise core.error(f"RANGE: the core is not in barrier group {group}")
         arrived = self._at_barrier.setdefault(group, set())

@@ -16,7 +16,7 @@ from sdc.targets.neuro.mapping.mapping import Mapping
 from sdc.targets.neuro.mapping.tiles import FlowKind
 from sdc.targets.neuro.simulate.timing import Timing
 
-__all__ = ["trace_events", "write_trace"]
+__all__ = ["name_event", "trace_events", "work_event", "write_events", "write_trace"]
 
 
 def trace_events(mapping: Mapping, timing: Timing) -> list[dict[str, Any]]:
@@ -24,18 +24,18 @@ def trace_events(mapping: Mapping, timing: Timing) -> list[dict[str, Any]]:
     grid, part = mapping.grid, mapping.partition
     chip = grid.chip(mapping.core).tolist()
     network = max(chip, default=-1) + 1
-    events = [_name("process_name", c, 0, f"chip {c}") for c in sorted(set(chip))]
-    events.append(_name("process_name", network, 0, "network"))
+    events = [name_event("process_name", c, 0, f"chip {c}") for c in sorted(set(chip))]
+    events.append(name_event("process_name", network, 0, "network"))
     for core in np.unique(mapping.core).tolist():
         where = int(grid.chip(np.array([core]))[0])
-        events.append(_name("thread_name", where, core, grid.label(core)))
-        events.append(_name("thread_name", network, core, f"from {grid.label(core)}"))
+        events.append(name_event("thread_name", where, core, grid.label(core)))
+        events.append(name_event("thread_name", network, core, f"from {grid.label(core)}"))
     for tile, core in enumerate(mapping.core.tolist()):
         name = part.tile_name(tile)
         for token in range(timing.start.shape[1]):
             begin, end = timing.start[tile, token], timing.end[tile, token]
             place = {"token": token, "layer": part.ops[int(part.tiles.op[tile])].layer}
-            events.append(_work(name, "core", chip[tile], core, begin, end, place))
+            events.append(work_event(name, "core", chip[tile], core, begin, end, place))
     for m, flow in enumerate(timing.flow.tolist()):
         source = int(part.flows.source[flow])
         args: dict[str, float] = {
@@ -47,15 +47,16 @@ def trace_events(mapping: Mapping, timing: Timing) -> list[dict[str, Any]]:
         }
         name = f"{FlowKind(int(part.flows.kind[flow])).name.lower()} of {part.tile_name(source)}"
         begin, end = timing.left[m], timing.arrived[m]
-        events.append(_work(name, "message", network, int(mapping.core[source]), begin, end, args))
+        events.append(work_event(name, "message", network, int(mapping.core[source]), begin, end, args))
     return events
 
 
-def _name(kind: str, process: int, thread: int, name: str) -> dict[str, Any]:
+def name_event(kind: str, process: int, thread: int, name: str) -> dict[str, Any]:
+    """The name of a process or thread."""
     return {"ph": "M", "name": kind, "pid": process, "tid": thread, "args": {"name": name}}
 
 
-def _work(
+def work_event(
     name: str, category: str, process: int, thread: int, begin: float, end: float, args: dict[str, Any]
 ) -> dict[str, Any]:
     return {
@@ -72,9 +73,14 @@ def _work(
 
 def write_trace(mapping: Mapping, timing: Timing, path: Path) -> None:
     """Writes the trace as JSON; the same simulation gives the same bytes."""
+    write_events(trace_events(mapping, timing), mapping.graph.name, mapping.machine.name, path)
+
+
+def write_events(events: list[dict[str, Any]], model: str, machine: str, path: Path) -> None:
+    """Writes events as one JSON document."""
     document = {
         "displayTimeUnit": "ns",
-        "otherData": {"model": mapping.graph.name, "machine": mapping.machine.name},
-        "traceEvents": trace_events(mapping, timing),
+        "otherData": {"model": model, "machine": machine},
+        "traceEvents": events,
     }
     path.write_text(json.dumps(document, separators=(",", ":")) + "\n", encoding="utf-8")
