@@ -112,6 +112,7 @@ def compile_to(
     from sdc.targets import find_target
 
     target = find_target(config.target)
+    target.check(config)
     phases = _Phases(progress)
     with staged(Path(out), force) as folder:
         with phases("import"):

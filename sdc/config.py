@@ -33,8 +33,11 @@ class CompileConfig(BaseModel):
         q_levels: Spike levels of attention queries.
         kv_levels: Spike levels of cached keys and values.
         prob_levels: Spike levels of attention probabilities (unsigned).
+        machine: For target neuro: a shipped machine's name, or the path of a description; None means
+            ``loihi2-like``.
         verify: Check what every pass promises; not part of the manifest.
         dump_ir: A directory for the module after every pass; not part of the manifest.
+        emit_isa: For target neuro: a directory for every core's program as text; not part of the manifest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,13 +57,22 @@ class CompileConfig(BaseModel):
     q_levels: Annotated[int, Field(ge=1, le=127)] = 15
     kv_levels: Annotated[int, Field(ge=1, le=127)] = 127
     prob_levels: Annotated[int, Field(ge=1, le=255)] = 255
+    machine: str | None = None
     verify: bool = False
     dump_ir: Path | None = None
+    emit_isa: Path | None = None
 
     @model_validator(mode="after")
     def _block_is_a_power_of_two(self) -> CompileConfig:
         if self.block & (self.block - 1):
             raise ValueError(f"block must be a power of two or 0, not {self.block}")
+        return self
+
+    @model_validator(mode="after")
+    def _machine_is_for_neuro(self) -> CompileConfig:
+        for name in ("machine", "emit_isa"):
+            if self.target != "neuro" and getattr(self, name) is not None:
+                raise ValueError(f"{name} is a setting of target neuro, the target is {self.target}")
         return self
 
     @staticmethod
@@ -77,7 +89,7 @@ class CompileConfig(BaseModel):
 
     def to_manifest(self) -> dict[str, Any]:
         """JSON values, without what does not change the result."""
-        return self.model_dump(mode="json", exclude={"dump_ir", "verify"})
+        return self.model_dump(mode="json", exclude={"dump_ir", "emit_isa", "verify"})
 
 
 def _complaint(error: Any) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from sdc.errors import ConfigError
 from sdc.targets.base import Target
 from sdc.targets.cpu.target import CpuTarget
+from sdc.targets.neuro.target import NeuroTarget
 
 __all__ = ["TARGETS", "find_target"]
 
-TARGETS: dict[str, Target] = {"cpu": CpuTarget()}
+TARGETS: dict[str, Target] = {"cpu": CpuTarget(), "neuro": NeuroTarget()}
 
 
 def find_target(name: str) -> Target:

@@ -73,6 +73,14 @@ class Target(Protocol):
 
     name: str
 
+    def check(self, config: Any) -> None:
+        """Looks at the settings before any work is done.
+
+        Raises:
+            ConfigError: They do not suit this target.
+        """
+        ...
+
     def build(self, model: Model, config: Any, out: Path, progress: Progress) -> BuildResult:
         """Compiles a spiking model into files below ``out``, an existing directory.
 

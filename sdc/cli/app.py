@@ -11,8 +11,8 @@ import typer
 from sdc import __version__
 from sdc.cli import demo as demo_verb
 from sdc.cli import energy as energy_verb
+from sdc.cli import isa, verbs
 from sdc.cli import simulate as simulate_verb
-from sdc.cli import verbs
 from sdc.errors import ConfigError
 
 __all__ = ["app"]
@@ -37,6 +37,11 @@ MaxSeq = Annotated[int | None, typer.Option(help="Tokens that the cache holds (d
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 DumpIr = Annotated[Path | None, typer.Option(help="Directory for the module after every pass.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Check what every pass promises.")]
+Machine = Annotated[
+    str | None,
+    typer.Option(help="For neuro: a shipped machine, or a file (default: loihi2-like)."),
+]
+EmitIsa = Annotated[Path | None, typer.Option(help="For neuro: directory for every core's program as text.")]
 Artefact = Annotated[Path, typer.Argument(help="A compiled program.")]
 Model = Annotated[Path, typer.Argument(help="An .onnx or .gguf file.")]
 
@@ -68,6 +73,8 @@ def compile(
     calibration: Calibration = None,
     max_seq: MaxSeq = None,
     seed: Seed = 0,
+    machine: Machine = None,
+    emit_isa: EmitIsa = None,
     dump_ir: DumpIr = None,
     verify: Verify = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a program that stands there.")] = False,
@@ -85,6 +92,8 @@ def compile(
         "calibration": calibration,
         "max_seq": max_seq,
         "seed": seed,
+        "machine": machine,
+        "emit_isa": emit_isa,
         "dump_ir": dump_ir,
         "verify": verify,
     }
@@ -195,6 +204,30 @@ def inspect(
 ) -> None:
     """Show what a program or a model holds."""
     verbs.inspect(path, json=json)
+
+
+@app.command()
+def asm(
+    source: Annotated[Path, typer.Argument(help="Assembly text (docs/isa.md).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The binary file.")],
+    debug: Debug = False,
+) -> None:
+    """Assemble core programs of the neuromorphic instruction set."""
+    isa.assemble(source, out)
+
+
+@app.command()
+def disasm(
+    path: Annotated[Path, typer.Argument(help="A program compiled for neuro, or a binary file.")],
+    core: Annotated[
+        list[str] | None, typer.Option(help="X,Y, X,Y.SLOT or a number; again for more (default: all).")
+    ] = None,
+    data: Annotated[bool, typer.Option("--data", help="With memory contents, to assemble it again.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file instead of stdout.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Print core programs as assembly text."""
+    isa.disassemble(path, core or [], out, data=data)
 
 
 @app.command()

@@ -36,7 +36,7 @@ def simulate(
     if tokens < 1:
         raise ConfigError(f"--tokens must be at least 1, not {tokens}")
     ids = program.prompt(prompt, chat=not raw)
-    chosen = load_machine(machine or manifest["program"]["machine"])
+    chosen = load_machine(machine or path / manifest["program"]["machine"])
     runner = program.decoder
     assert isinstance(runner, DecoderRunner)  # the target's only runner of language models
     done = simulate_decoder(runner, chosen, ids, tokens)

@@ -167,6 +167,7 @@ def _inspect_program(path: Path, json: bool) -> None:
     names = ("format_version", "sdc_version", "target", "config", "model", "source", "ops")
     facts = {name: manifest[name] for name in (*names, "dense_float_products", "notes", "certificate")}
     facts["weight_bytes"] = artefact.weight_bytes
+    facts["summary"] = manifest["program"].get("summary", {})
     if json:
         print_json(facts)
         return
@@ -175,6 +176,8 @@ def _inspect_program(path: Path, json: bool) -> None:
     print_facts("config", facts["config"])
     columns = ("name", "kind", "levels", "coding", "group", "weight_bits", "synapses")
     print_rows("operations", facts["ops"], columns)
+    if facts["summary"]:
+        print_facts("program", facts["summary"])
     for note in facts["notes"]:
         print(f"note: {note}")
 

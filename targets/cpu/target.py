@@ -33,6 +33,9 @@ class CpuTarget:
     def __init__(self, levels: tuple[str, ...] | None = None) -> None:
         self.levels = levels
 
+    def check(self, config: Any) -> None:
+        """Every valid setting suits a CPU."""
+
     def build(self, model: Model, config: Any, out: Path, progress: Progress) -> BuildResult:
         """Writes ``LEVEL.N.o`` per level and ``weights.safetensors``."""
         files: list[Path] = []

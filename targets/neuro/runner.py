@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdc.errors import NumericsError, TargetError
-from sdc.targets.neuro.codegen.module import Compiled, Port
+from sdc.targets.firing import Firing, OpFiring
+from sdc.targets.neuro.codegen.module import Compiled
+from sdc.targets.neuro.codegen.signature import Port, Probe
 from sdc.targets.neuro.isa.program import Program
 from sdc.targets.neuro.simulate.functional import FunctionalSimulator
 
@@ -27,16 +29,16 @@ class Signature:
     """
 
     kind: str
-    hub: int
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    probes: tuple[Probe, ...]
     max_seq: int
     vocab: int
 
     @staticmethod
     def of(kind: str, vocab: int, compiled: Compiled) -> Signature:
         """The signature of a generated program."""
-        return Signature(kind, compiled.hub, compiled.inputs, compiled.outputs, compiled.max_seq, vocab)
+        return Signature(kind, compiled.inputs, compiled.outputs, compiled.probes, compiled.max_seq, vocab)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -49,7 +51,8 @@ class Signature:
             k: tuple(Port(**{**p, "shape": tuple(p["shape"])}) for p in data[k])
             for k in ("inputs", "outputs")
         }
-        return Signature(**{**data, **ports})
+        probes = tuple(Probe(**p) for p in data["probes"])
+        return Signature(**{**data, **ports, "probes": probes})
 
 
 class DecoderRunner:
@@ -61,6 +64,7 @@ class DecoderRunner:
 
     def __init__(self, program: Program, external: NDArray, signature: Signature) -> None:
         self.machine = FunctionalSimulator(program, external)
+        self._host = _Host(self.machine, external, signature)
         self._signature = signature
         self._position = 0
 
@@ -99,10 +103,21 @@ class DecoderRunner:
             )
         return np.stack([self._step(int(token)) for token in array])
 
+    def score_with_firing(self, tokens: NDArray | Sequence[int]) -> tuple[NDArray, Firing]:
+        """Appends tokens [n]; all logits [n, vocab], and what fired."""
+        watch = _Watch(self._signature.probes, self)
+        self.machine.watch = watch
+        try:
+            logits = self.score(tokens)
+        finally:
+            self.machine.watch = None
+        watch.firing.tokens = len(logits)
+        return logits, watch.firing
+
     def _step(self, token: int) -> NDArray:
-        entry, out = self._signature.inputs[0], self._signature.outputs[0]
-        self.machine.put(self._signature.hub, entry.tag, np.array([token], np.int32))
-        logits = self.machine.take(out.tag).view(np.float32)
+        for port in self._signature.inputs:
+            self._host.put(port, np.array([token]))
+        logits = self._host.take(self._signature.outputs[0]).reshape(-1)
         if not np.isfinite(logits).all():
             raise NumericsError("logits", "a logit is NaN or infinite")
         self._position += 1
@@ -118,6 +133,7 @@ class GraphRunner:
 
     def __init__(self, program: Program, external: NDArray, signature: Signature) -> None:
         self.machine = FunctionalSimulator(program, external)
+        self._host = _Host(self.machine, external, signature)
         self._signature = signature
 
     def call(self, inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
@@ -131,7 +147,42 @@ class GraphRunner:
             if port.name not in inputs or tuple(inputs[port.name].shape) != port.shape:
                 raise TargetError(f'input "{port.name}" must be given, with shape {list(port.shape)}')
         for port in self._signature.inputs:
-            words = np.asarray(inputs[port.name], port.dtype).reshape(-1)
-            self.machine.put(self._signature.hub, port.tag, words)
-        out = self._signature.outputs
-        return {port.name: self.machine.take(port.tag).view(port.dtype).reshape(port.shape) for port in out}
+            self._host.put(port, inputs[port.name])
+        return {port.name: self._host.take(port) for port in self._signature.outputs}
+
+
+class _Host:
+    """What stands outside the machine: it sends inputs, takes outputs, and keeps tables for machines without
+    external memory.
+    """
+
+    def __init__(self, machine: FunctionalSimulator, external: NDArray, signature: Signature) -> None:
+        self.machine, self.external, self.signature = machine, external, signature
+
+    def put(self, port: Port, value: NDArray) -> None:
+        if port.row_bytes:
+            start = port.offset + int(value.reshape(-1)[0]) * port.row_bytes
+            words = self.external[start : start + port.row_bytes].view(port.dtype)
+        else:
+            words = np.asarray(value, port.dtype).reshape(-1)
+        self.machine.put(port.core, port.tag, words)
+
+    def take(self, port: Port) -> NDArray:
+        return self.machine.take(port.tag, port.sources).view(port.dtype).reshape(port.shape)
+
+
+class _Watch:
+    """Counts what fires: the simulator shows it every ``count``."""
+
+    def __init__(self, probes: Sequence[Probe], runner: DecoderRunner) -> None:
+        self.firing, self.runner = Firing(), runner
+        self.at: dict[tuple[int, int], list[tuple[Probe, OpFiring]]] = {}
+        for probe in probes:
+            fired = OpFiring()
+            (self.firing.linears if probe.kind == "linear" else self.firing.attentions).append(fired)
+            self.at.setdefault((probe.core, probe.pc), []).append((probe, fired))
+
+    def __call__(self, core: int, pc: int, counts: NDArray, theta: NDArray) -> None:
+        keys = self.runner.position + 1
+        for probe, fired in self.at.get((core, pc), ()):
+            fired.add(counts[None], theta, probe.fan_out or keys)

@@ -11,54 +11,68 @@ import numpy as np
 from sdc.errors import TargetError
 from sdc.ir.model import Model
 from sdc.targets.base import BuildResult, Progress, Runner, StatelessRunner
-from sdc.targets.neuro.codegen.mapped import MappedPlacement, UnmappableError, graph_of, llama_names
+from sdc.targets.neuro.codegen.mapped import MappedPlacement
 from sdc.targets.neuro.codegen.module import Compiled, compile_module
-from sdc.targets.neuro.codegen.values import Placement, PlainPlacement
+from sdc.targets.neuro.dump import write_dump
 from sdc.targets.neuro.isa.api import load_program, save_program
+from sdc.targets.neuro.isa.program import Program
 from sdc.targets.neuro.machine import Machine, load_machine
+from sdc.targets.neuro.mapping.from_model import graph_from_model
 from sdc.targets.neuro.partition import partition
 from sdc.targets.neuro.place import place
 from sdc.targets.neuro.runner import DecoderRunner, GraphRunner, Signature
+from sdc.targets.neuro.summary import summarise
 
-__all__ = ["NeuroTarget"]
+__all__ = ["DEFAULT_MACHINE", "MACHINE", "PROGRAM", "NeuroTarget"]
 
-_PROGRAM = "program.neuro"
+DEFAULT_MACHINE = "loihi2-like"
+PROGRAM = "program.neuro"
+MACHINE = "machine.json"
 _EXTERNAL = "external.bin"
 
 
 class NeuroTarget:
-    """Compiles for one machine description.
-
-    The hub core (residual stream, encoders) stands for whatever controls the machine: its memory is not
-    checked.
-
-    Args:
-        machine: A shipped machine's name, or the path of a description.
-    """
+    """Compiles for the machine that the settings name."""
 
     name = "neuro"
 
-    def __init__(self, machine: str | Path = "loihi2-like") -> None:
-        self.machine = str(machine)
-
-    def build(self, model: Model, config: Any, out: Path, progress: Progress) -> BuildResult:
-        """Writes ``program.neuro`` (docs/isa.md, binary container) and ``external.bin``.
+    def check(self, config: Any) -> None:
+        """Reads the machine's description.
 
         Raises:
+            MachineError: There is no such machine, or its description is wrong.
+        """
+        load_machine(config.machine or DEFAULT_MACHINE)
+
+    def build(self, model: Model, config: Any, out: Path, progress: Progress) -> BuildResult:
+        """Writes the program (docs/isa.md, binary container), the memory outside the cores, and the machine.
+
+        Raises:
+            MachineError: There is no such machine, or its description is wrong.
             TargetError: The model does not fit the machine, or holds an operation without an instruction.
         """
-        machine = load_machine(self.machine)
-        progress("mapping", 0, 2)
-        placement = _placement(model, machine)
-        progress("generating core programs", 1, 2)
-        compiled = compile_module(model, placement, machine.name)
-        progress("generating core programs", 2, 2)
-        _check_fit(compiled, machine)
-        save_program(compiled.program, out / _PROGRAM)
+        machine = load_machine(config.machine or DEFAULT_MACHINE)
+        progress("mapping", 0, 3)
+        part = partition(graph_from_model(model), machine)
+        placed = place(part, machine, config.seed)
+        progress("generating core programs", 1, 3)
+        compiled = compile_module(model, MappedPlacement(part, placed.core, machine), machine.name)
+        check_fit(compiled, machine)
+        progress("writing core programs", 2, 3)
+        save_program(compiled.program, out / PROGRAM)
         compiled.external.tofile(out / _EXTERNAL)
-        signature = Signature.of(model.info.kind, model.info.vocab, compiled)
-        manifest = {"program": _PROGRAM, "external": _EXTERNAL, "machine": machine.name}
-        return BuildResult((out / _PROGRAM, out / _EXTERNAL), {**manifest, "signature": signature.to_json()})
+        (out / MACHINE).write_text(machine.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        if config.emit_isa is not None:
+            write_dump(compiled.program, machine, config.emit_isa)
+        progress("writing core programs", 3, 3)
+        manifest = {
+            "program": PROGRAM,
+            "external": _EXTERNAL,
+            "machine": MACHINE,
+            "signature": Signature.of(model.info.kind, model.info.vocab, compiled).to_json(),
+            "summary": summarise(compiled.program, machine, placed),
+        }
+        return BuildResult((out / PROGRAM, out / _EXTERNAL, out / MACHINE), manifest)
 
     def load(self, artefact: Path, manifest: Mapping[str, Any]) -> Runner | StatelessRunner:
         """A simulated machine that holds the program; ``manifest`` is :class:`BuildResult`'s."""
@@ -70,32 +84,31 @@ class NeuroTarget:
         return GraphRunner(program, external, signature)
 
 
-def _placement(model: Model, machine: Machine) -> Placement:
-    """Llama-type decoders are partitioned and placed; the tiles of others go to consecutive cores."""
-    try:
-        part = partition(graph_of(model), machine)
-    except UnmappableError:
-        return PlainPlacement(machine.core.synapse_memory_bytes)
-    return MappedPlacement(part, place(part, machine).core, machine.board.cores, llama_names(model))
+def check_fit(compiled: Compiled, machine: Machine) -> None:
+    """The memories of each core, and that outside, against what the machine has.
 
-
-def _check_fit(compiled: Compiled, machine: Machine) -> None:
-    """Cores, and the synapse memory of each, against what the machine has."""
-    cores = compiled.program.cores
-    if len(cores) > machine.board.cores:
-        raise TargetError(f"{machine.name} has {machine.board.cores} cores, the program needs {len(cores)}")
-    others = [core for core in cores if core.core != compiled.hub]
-    largest = max(others, key=lambda core: core.synapse_bytes, default=cores[0])
-    room = machine.core.synapse_memory_bytes
-    if others and largest.synapse_bytes > room:
-        raise TargetError(
-            f'{machine.name}: core {largest.core} ("{largest.name}") needs {largest.synapse_bytes} bytes of '
-            f"synapse memory and has {room}; a smaller --max-seq makes the cache smaller"
-        )
+    Raises:
+        TargetError: Something does not fit; needed and available are named.
+    """
+    _check_cores(compiled.program, machine)
     if machine.external_memory is None:
-        return  # tables stay with the host
+        return  # the host keeps the tables
     outside = machine.external_memory.capacity_bytes_per_chip * machine.board.chips
     if len(compiled.external) > outside:
         raise TargetError(
             f"{machine.name}: tables need {len(compiled.external)} bytes of external memory, it has {outside}"
         )
+
+
+def _check_cores(program: Program, machine: Machine) -> None:
+    for what, sizes, room in (
+        ("synapse", [core.synapse_bytes for core in program.cores], machine.core.synapse_memory_bytes),
+        ("neuron", [4 * core.neuron_words for core in program.cores], machine.core.neuron_memory_bytes),
+    ):
+        largest = int(np.argmax(sizes))
+        if sizes[largest] > room:
+            core = program.cores[largest]
+            raise TargetError(
+                f'{machine.name}: core {core.core} ("{core.name}") needs {sizes[largest]:,} bytes of {what} '
+                f"memory and has {room:,}; a smaller --max-seq makes caches smaller, a narrower model vectors"
+            )

@@ -16,6 +16,7 @@ from sdc.targets.neuro.isa.program import CoreProgram, Program, Route, Segment
 __all__ = ["CoreBuilder", "ProgramBuilder"]
 
 TAGS = 1 << 12
+INDICES = 1 << 16
 ALIGNMENT = 4  # bytes, so that words in the synapse memory are aligned
 
 
@@ -32,9 +33,26 @@ class CoreBuilder:
     segments: list[Segment] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
     notes: dict[int, str] = field(default_factory=dict)
+    gaps: list[tuple[int, int]] = field(default_factory=list)  # released words: (start, end), ascending
 
     def words(self, count: int) -> Ref:
-        """Room for ``count`` words of neuron memory."""
+        """Room for ``count`` words of neuron memory: the first gap that is large enough, or new."""
+        for number, (start, end) in enumerate(self.gaps):
+            if end - start >= count:
+                self.gaps[number : number + 1] = [(start + count, end)] if end - start > count else []
+                return Ref(start)
+        return self._new_words(count)
+
+    def release(self, start: int, count: int) -> None:
+        """Gives words back. A program runs in order, so what is emitted later may use them again."""
+        merged: list[tuple[int, int]] = []
+        for first, end in sorted([*self.gaps, (start, start + count)]):
+            if merged and merged[-1][1] == first:
+                first = merged.pop()[0]
+            merged.append((first, end))
+        self.gaps = merged
+
+    def _new_words(self, count: int) -> Ref:
         start, self.words_used = self.words_used, self.words_used + count
         return Ref(start)
 
@@ -45,9 +63,9 @@ class CoreBuilder:
         return Ref(start)
 
     def constant(self, array: NDArray, memory: Literal["n", "s"] = "n") -> Ref:
-        """Initial contents: an array of 4-byte elements in ``n``, of any type in ``s``."""
+        """Initial contents: an array of 4-byte elements in ``n``, of any type in ``s``; never released."""
         data = np.ascontiguousarray(array).tobytes()
-        place = self.words(len(data) // 4) if memory == "n" else self.bytes(len(data))
+        place = self._new_words(len(data) // 4) if memory == "n" else self.bytes(len(data))
         self.segments.append(Segment(memory, place.address, data))
         return place
 
@@ -95,7 +113,8 @@ class ProgramBuilder:
 
     machine: str = ""
     cores: dict[int, CoreBuilder] = field(default_factory=dict)
-    tags: int = 0
+    tags: dict[int, int] = field(default_factory=dict)  # by receiver: how many are used
+    shared: int = TAGS  # tags from here on are the same for all receivers
 
     def core(self, number: int, name: str = "") -> CoreBuilder:
         """A core's builder, opened with the head of its token loop where it is new."""
@@ -104,18 +123,26 @@ class ProgramBuilder:
             core.label("token")
         return self.cores[number]
 
-    def tag(self) -> int:
-        """A tag that nothing else uses.
+    def tag(self, *receivers: int) -> int:
+        """A tag under which nothing else comes to any of the receivers.
 
         Raises:
             TargetError: All are used.
         """
-        if self.tags == TAGS:
-            raise TargetError(
-                f"the program needs more than {TAGS} tags; merge linear layers or use fewer tiles"
-            )
-        self.tags += 1
-        return self.tags - 1
+        chosen = max(self.tags.get(core, 0) for core in receivers)
+        self.tags |= dict.fromkeys(receivers, chosen + 1)
+        return self._checked(chosen)
+
+    def shared_tag(self) -> int:
+        """A tag under which nothing else comes to anyone: for receivers that are not known yet."""
+        self.shared -= 1
+        self._checked(max(self.tags.values(), default=0) - 1)
+        return self.shared
+
+    def _checked(self, tag: int) -> int:
+        if tag >= self.shared:
+            raise TargetError(f"a core of the program receives more than {TAGS} kinds of messages")
+        return tag
 
     def build(self) -> Program:
         """Closes the token loops."""

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from sdc.errors import TargetError
 from sdc.ir.coding import time_steps
 from sdc.ir.model import Coding
-from sdc.targets.neuro.codegen.builder import CoreBuilder, ProgramBuilder
+from sdc.targets.neuro.codegen.builder import INDICES, CoreBuilder, ProgramBuilder
 from sdc.targets.neuro.isa.fields import Ref
 
-__all__ = ["Spikes", "SynapticLayer", "Tile", "emit_linear", "pack_rows", "tiles_by_memory"]
+__all__ = ["Result", "Spikes", "SynapticLayer", "Tile", "emit_linear", "pack_rows", "tiles_by_memory"]
 
 
 @dataclass(frozen=True)
@@ -89,37 +89,50 @@ def tiles_by_memory(layer: SynapticLayer, budget: int, first_core: int) -> list[
     return tiles
 
 
+@dataclass(frozen=True)
+class Result:
+    """The words y [rows] float32 of a layer on their way: under ``tag``, from ``sources`` cores."""
+
+    tag: int
+    rows: int
+    sources: int
+
+
 def emit_linear(
-    program: ProgramBuilder, source: CoreBuilder, spikes: Spikes, layer: SynapticLayer, tiles: Sequence[Tile]
-) -> Ref:
-    """Emits a layer on the core that holds its spikes and on its tiles' cores; returns where y [N] f32 lands.
+    program: ProgramBuilder,
+    source: CoreBuilder,
+    spikes: Spikes,
+    layer: SynapticLayer,
+    tiles: Sequence[Tile],
+    sink: int,
+) -> Result:
+    """Emits a layer on the core that holds its spikes and on its tiles' cores; the results go to ``sink``.
 
     Tiles of the same rows are a chain, channels ascending: each adds its groups to the sums of the one
     before it, so that float32 rounding is that of ``sdc.readout``, whatever the partition.
 
     Raises:
-        TargetError: The tiles do not cover the matrix, or cut through a group.
+        TargetError: The tiles do not cover the matrix, cut through a group, or are too many rows to count.
     """
     chains = _chains(layer, tiles)
-    trains, thetas, result = program.tag(), program.tag(), program.tag()
-    cores = [tile.core for tile in tiles]
-    if source.core in cores or len(set(cores)) != len(cores):
-        raise TargetError(f"{layer.name}: every tile needs a core of its own, apart from the encoding core")
+    rows, cores = layer.weight.shape[0], [tile.core for tile in tiles]
+    if {source.core, sink} & set(cores) or len(set(cores)) != len(cores):
+        raise TargetError(
+            f"{layer.name}: every tile needs a core of its own, apart from those that encode and receive"
+        )
+    if rows > INDICES:
+        raise TargetError(f"{layer.name}: {rows} outputs; a packet counts to {INDICES}")
+    trains, thetas, result = program.tag(*cores), program.tag(*cores), program.tag(sink)
     source.note(f"{layer.name}: trains of {spikes.width} channels, {spikes.coding}, {spikes.steps} steps")
-    source.emit("sendw", spikes.theta, spikes.width // spikes.group, source.route(thetas, *cores), 0)
-    _send_parts(source, spikes, trains, tiles)
+    _send_parts(source, spikes, (trains, thetas), tiles)
     for chain in chains:
         arrived: int | None = None
-        for tile in chain:
-            following = chain[chain.index(tile) + 1].core if tile is not chain[-1] else source.core
-            tag = program.tag() if tile is not chain[-1] else result
+        for tile, following in zip(chain, [*(t.core for t in chain[1:]), sink], strict=True):
+            tag = result if tile is chain[-1] else program.tag(following)
             core = program.core(tile.core, f"{layer.name} rows {tile.start}..{tile.stop - 1}")
             _emit_tile(core, spikes, layer, tile, (trains, thetas, arrived, tag), following)
             arrived = tag
-    rows = layer.weight.shape[0]
-    y = source.words(rows)
-    source.emit("recvw", y, rows, result, len(chains))
-    return y
+    return Result(result, rows, len(chains))
 
 
 def pack_rows(weight: NDArray, bits: int) -> NDArray:
@@ -159,16 +172,30 @@ def _chains(layer: SynapticLayer, tiles: Sequence[Tile]) -> list[list[Tile]]:
     return list(chains.values())
 
 
-def _send_parts(source: CoreBuilder, spikes: Spikes, tag: int, tiles: Sequence[Tile]) -> None:
-    """Every slice of channels goes to the cores with weights for it; axons count from the slice's start."""
+def _send_parts(source: CoreBuilder, spikes: Spikes, tags: tuple[int, int], tiles: Sequence[Tile]) -> None:
+    """Every slice of channels goes to the cores with weights for it, and then its thresholds.
+
+    Axons count from the slice's start.
+    """
+    trains, thetas = tags
     parts: dict[tuple[int, int], list[int]] = {}
     for tile in tiles:
         parts.setdefault((tile.first, tile.last), []).append(tile.core)
     source.emit("loop", spikes.steps)
     for (first, last), cores in sorted(parts.items()):
         counts = Ref(spikes.counts.address + first, spikes.counts.base)
-        source.emit("send", counts, last - first, spikes.coding, source.route(tag, *cores), 0)
+        source.emit("send", counts, last - first, spikes.coding, source.route(trains, *cores), 0)
     source.emit("endl")
+    for (first, last), cores in sorted(parts.items()):
+        low, count = _thetas(spikes, first, last)
+        theta = Ref(spikes.theta.address + low, spikes.theta.base)
+        source.emit("sendw", theta, count, source.route(thetas, *cores), 0)
+
+
+def _thetas(spikes: Spikes, first: int, last: int) -> tuple[int, int]:
+    """The first threshold of some channels, and how many they have."""
+    low = first // spikes.group
+    return low, -(-last // spikes.group) - low
 
 
 def _emit_tile(
@@ -184,7 +211,8 @@ def _emit_tile(
     packed = pack_rows(layer.weight[tile.start : tile.stop, tile.first : tile.last].T, layer.weight_bits)
     synapses = core.constant(packed, "s")
     acc, y = core.words(groups * rows), core.words(rows)
-    theta = core.words(spikes.width // spikes.group)
+    count = _thetas(spikes, tile.first, tile.last)[1]
+    theta = core.words(count)
     bits = str(layer.weight_bits)
     core.note(f"{layer.name} rows {tile.start}..{tile.stop - 1}, channels {tile.first}..{tile.last - 1}")
     core.emit("slot", 0, synapses, packed.shape[1], rows, layer.group, bits, acc)
@@ -192,7 +220,7 @@ def _emit_tile(
     core.emit("loop", spikes.steps)
     core.emit("accum", trains, 0, spikes.coding, 1)
     core.emit("endl")
-    core.emit("recvw", theta, spikes.width // spikes.group, thetas, 1)
+    core.emit("recvw", theta, count, thetas, 1)
     if partial is None:
         core.emit("fill", y, 0.0, rows)
     else:
@@ -212,23 +240,28 @@ def _emit_readout(
     acc, y, theta = places
     rows, total = tile.stop - tile.start, layer.weight.shape[1] // layer.group
     first, groups = tile.first // layer.group, (tile.last - tile.first) // layer.group
-    thetas, scales = spikes.width // spikes.group, layer.scale.shape[1]
-    scale = core.constant(layer.scale[tile.start : tile.stop].T.astype(np.float32))
-    if groups > 1 and thetas in (1, total) and scales in (1, total):
-        steps = (rows, int(thetas == total), rows if scales == total else 0)
-        bases = (0, first * steps[1], first * steps[2])
-        for register, base in zip((1, 2, 3), bases, strict=True):
-            core.emit("base", register, base)
+    scales = layer.scale.shape[1]
+    which_theta = [g * layer.group // spikes.group for g in range(first, first + groups)]
+    which_scale = [g * scales // total for g in range(first, first + groups)]
+    own = layer.scale[tile.start : tile.stop, which_scale[0] : which_scale[-1] + 1]
+    scale = core.constant(own.T.astype(np.float32))
+    if groups > 1 and _even(which_theta) and _even(which_scale):
+        steps = (rows, which_theta[1] - which_theta[0], rows * (which_scale[1] - which_scale[0]))
+        for register in (1, 2, 3):
+            core.emit("base", register, 0)
         core.emit("loop", groups)
         core.emit("readout", y, Ref(acc.address, 1), Ref(theta.address, 2), Ref(scale.address, 3), rows)
         for register, step in zip((1, 2, 3), steps, strict=True):
             core.emit("adv", register, step)
         core.emit("endl")
         return
-    for g in range(first, first + groups):
-        here = Ref(acc.address + (g - first) * rows)
-        limit, factor = (
-            Ref(theta.address + g * thetas // total),
-            Ref(scale.address + g * scales // total * rows),
-        )
+    for g in range(groups):
+        here = Ref(acc.address + g * rows)
+        limit = Ref(theta.address + which_theta[g] - which_theta[0])
+        factor = Ref(scale.address + (which_scale[g] - which_scale[0]) * rows)
         core.emit("readout", y, here, limit, factor, rows)
+
+
+def _even(numbers: list[int]) -> bool:
+    """Whether they advance by the same step."""
+    return len({b - a for a, b in pairwise(numbers)}) <= 1

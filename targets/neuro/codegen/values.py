@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,20 +11,47 @@ from sdc.ir.model import Coding
 from sdc.targets.neuro.codegen.linear import SynapticLayer, Tile, tiles_by_memory
 from sdc.targets.neuro.isa.fields import Ref
 
-__all__ = ["Array", "Cache", "Pending", "Placement", "PlainPlacement", "Position", "Value", "Weight"]
+__all__ = [
+    "Array",
+    "Cache",
+    "Input",
+    "Pending",
+    "Placement",
+    "PlainPlacement",
+    "Position",
+    "Room",
+    "Sent",
+    "Value",
+    "Weight",
+    "rooms_of",
+]
+
+
+@dataclass(frozen=True)
+class Room:
+    """Words of a core's neuron memory that are given back when no value lies in them any more."""
+
+    core: int
+    start: int
+    count: int
 
 
 @dataclass(frozen=True)
 class Array:
-    """Words in the hub's neuron memory.
+    """Words in a core's neuron memory.
 
     Attributes:
+        room: Where they were allocated; None for constants, which stay.
         train: (levels, coding) where these are spike counts.
+        made: Index of the ``count`` that made them, there.
     """
 
+    core: int
     ref: Ref
     shape: tuple[int, ...]
+    room: Room | None = None
     train: tuple[int, Coding] | None = None
+    made: int = -1
 
     @property
     def size(self) -> int:
@@ -35,6 +62,15 @@ class Array:
         """The address of some of the words; ``count`` must lie within."""
         assert first + count <= self.size
         return Ref(self.ref.address + first, self.ref.base)
+
+
+@dataclass(frozen=True)
+class Input:
+    """What the host sends for every token, as long as no core has asked for it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -70,46 +106,80 @@ class Pending:
     name: str
 
 
-Value = Array | Weight | Position | Cache | Pending | tuple["Value", ...]
+@dataclass(frozen=True)
+class Sent:
+    """A result that is on its way to the host already."""
+
+
+Value = Array | Input | Weight | Position | Cache | Pending | Sent | tuple["Value", ...]
+
+
+def rooms_of(value: object) -> Iterator[Room]:
+    """The rooms that a value keeps in use."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from rooms_of(item)
+    elif isinstance(value, Cache | Pending):
+        yield from rooms_of(value.row if isinstance(value, Cache) else value.counts)
+    elif isinstance(value, Array) and value.room is not None:
+        yield value.room
 
 
 class Placement(Protocol):
-    """Which cores do what."""
+    """Which cores do what.
 
-    @property
-    def hub(self) -> int:
-        """The core that holds the residual stream, encodes, and talks to the host."""
+    Attributes:
+        synapse_bytes: Weights or cache that one core holds.
+        external: Whether cores can read memory outside; else the host sends what lies there.
+    """
+
+    synapse_bytes: int
+    external: bool
+
+    def vector(self, layer: str) -> int:
+        """The core that computes and encodes the input of a linear layer; of the outputs where ""."""
         ...
 
     def tiles(self, layer: SynapticLayer) -> Sequence[Tile]:
         """The cores that hold a linear layer's weights."""
         ...
 
-    def attention(self, name: str, kv_heads: int) -> Sequence[int]:
-        """One core for each KV head of an attention."""
+    def attention(self, name: str, kv_heads: int, cores: int) -> Sequence[Sequence[int]]:
+        """``cores`` cores for each KV head of an attention."""
+        ...
+
+    def spare(self, near: int) -> int:
+        """A core that nothing else uses."""
         ...
 
 
 class PlainPlacement:
-    """Core 0 is the hub; everything else goes to the next free core, in the order of the program.
+    """Everything goes to the next free core, in the order of the program.
 
     Args:
         synapse_bytes: Weights that one core holds.
+        external: Whether cores can read memory outside.
     """
 
-    hub = 0
+    def __init__(self, synapse_bytes: int, external: bool = True) -> None:
+        self.synapse_bytes, self.external = synapse_bytes, external
+        self._next = 0
 
-    def __init__(self, synapse_bytes: int) -> None:
-        self._budget = synapse_bytes
-        self._next = 1
+    def vector(self, layer: str) -> int:
+        """The next core."""
+        return self.spare(0)
 
     def tiles(self, layer: SynapticLayer) -> Sequence[Tile]:
         """Tiles of at most ``synapse_bytes``."""
-        tiles = tiles_by_memory(layer, self._budget, self._next)
+        tiles = tiles_by_memory(layer, self.synapse_bytes, self._next)
         self._next += len(tiles)
         return tiles
 
-    def attention(self, name: str, kv_heads: int) -> Sequence[int]:
+    def attention(self, name: str, kv_heads: int, cores: int) -> Sequence[Sequence[int]]:
         """Consecutive cores."""
-        first, self._next = self._next, self._next + kv_heads
-        return range(first, first + kv_heads)
+        return [[self.spare(0) for _ in range(cores)] for _ in range(kv_heads)]
+
+    def spare(self, near: int) -> int:
+        """The next core."""
+        self._next += 1
+        return self._next - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from sdc.errors import TargetError
@@ -25,12 +26,18 @@ def assemble_file(source: Path, out: Path) -> Program:
     return program
 
 
-def disassemble_file(source: Path, cores: set[int] | None = None, data: bool = False) -> str:
+def disassemble_file(
+    source: Path,
+    cores: set[int] | None = None,
+    data: bool = False,
+    label: Callable[[int], str] | None = None,
+) -> str:
     """The text of a binary.
 
     Args:
         cores: Only these core numbers; all where None.
         data: With memory contents, in full.
+        label: How people call a core number.
 
     Raises:
         BinaryError: The file is damaged, or of another version.
@@ -42,7 +49,7 @@ def disassemble_file(source: Path, cores: set[int] | None = None, data: bool = F
         raise TargetError(
             f"{source} has no program for core {min(unknown)}; it has {len(program.cores)} cores"
         )
-    return disassemble(program, cores, data)
+    return disassemble(program, cores, data, label)
 
 
 def load_program(path: Path) -> Program:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sdc.targets.neuro.isa.instruction import Instruction
 from sdc.targets.neuro.isa.program import HOST, CoreProgram, Program, Segment
@@ -14,33 +14,49 @@ from sdc.targets.neuro.isa.table import VERSION
 __all__ = ["disassemble"]
 
 HEX_BYTES = 32  # of one line of data
+LABELS = 6  # of receivers, in the comment on a route
 
 
-def disassemble(program: Program, cores: set[int] | None = None, data: bool = True) -> str:
+def disassemble(
+    program: Program,
+    cores: set[int] | None = None,
+    data: bool = True,
+    label: Callable[[int], str] | None = None,
+) -> str:
     """The program as text.
 
     Args:
         cores: Only these cores; all where None.
         data: With memory contents, so that assembling gives the same program; else only their size and hash.
+        label: How people call a core number; in comments.
     """
     lines = [f".isa {VERSION[0]}.{VERSION[1]}", f".machine {json.dumps(program.machine)}"]
     lines += [f".barrier {', '.join(map(str, group))}" for group in program.barriers]
     for core in program.cores:
         if cores is None or core.core in cores:
-            lines += ["", *_core(core, data)]
+            lines += ["", *_core(core, data, label)]
     return "\n".join(lines) + "\n"
 
 
-def _core(core: CoreProgram, data: bool) -> Iterator[str]:
+def _core(core: CoreProgram, data: bool, label: Callable[[int], str] | None) -> Iterator[str]:
+    if label is not None:
+        yield f"; {label(core.core)}"
     yield f".core {core.core} {json.dumps(core.name)}"
     yield f".memory n {core.neuron_words}"
     yield f".memory s {core.synapse_bytes}"
     for number, route in enumerate(core.routes):
         targets = ", ".join("host" if target == HOST else str(target) for target in route.targets)
-        yield f".route {number} tag {route.tag} to {targets}".rstrip()
+        line = f".route {number} tag {route.tag} to {targets}".rstrip()
+        yield line if label is None else f"{line}{_remark(route.targets, label)}"
     for segment in core.segments:
         yield from _segment(segment, data)
     yield from _code(core)
+
+
+def _remark(targets: tuple[int, ...], label: Callable[[int], str]) -> str:
+    cores = [label(target) for target in targets if target != HOST]
+    shown = [*cores[:LABELS], *(["..."] if len(cores) > LABELS else [])]
+    return f" ; {', '.join(shown)}" if shown else ""
 
 
 def _segment(segment: Segment, data: bool) -> Iterator[str]:

@@ -117,6 +117,7 @@ _CONTROL = (
         "b[reg] += value; reg = 0 raises BASE",
     ),
     InstructionSpec("next", 0x07, "control", (), "pos += 1"),
+    InstructionSpec("pos", 0x09, "control", (_DST,), "i[dst] = pos"),
     InstructionSpec(
         "barrier",
         0x08,
@@ -294,8 +295,8 @@ _KV = (
         "kvword",
         0x42,
         "KV cache",
-        (_DST, _SRC),
-        "i[dst + pos] = i[src] (the threshold of one token's keys or values)",
+        (_s("cache"), _SRC),
+        "word at s[cache + 4 pos] = i[src] (the threshold of one token's keys or values)",
     ),
 )
 
@@ -338,15 +339,15 @@ _VECTOR = (
         "vector unit",
         (
             _n("x"),
-            _s("cos"),
-            _s("sin"),
+            _n("cos"),
+            _n("sin"),
             _u("heads", 8),
             _u("dim", 12),
             _u("half", 11),
             Field("pairs", "choice", 1, ("split", "inter")),
         ),
         "for each of `heads` vectors of `dim` words from x, p < "
-        "half: c, s = words at cos, sin + 4 (pos half + p); "
+        "half: c, s = f[cos+p], f[sin+p]; "
         "(u, v) at (p, p + half) if split, else (2p, 2p + 1): (u c - v s, v c + u s)",
     ),
 )

@@ -295,7 +295,8 @@ class _Reader:
         if isinstance(result, relax.Var):
             bound = self.function.body.blocks[-1].bindings
             named = {b.var: b.value for b in bound}
-            result = named.get(result, result)
+            if isinstance(named.get(result), relax.Tuple | relax.Var):
+                result = named[result]
         fields = list(result.fields) if isinstance(result, relax.Tuple) else [result]
         first = self.value(fields[0])
         if first is None or not first.parts:

@@ -164,7 +164,7 @@ def cut_encode(op: Encode, core: Core, cycles: float) -> Cut:
 
 def cut_vector(op: Vector, core: Core) -> Cut:
     """Pieces that fit into the neuron memory."""
-    parts = -(-op.width * ENCODE_BYTES // core.neuron_memory_bytes)
+    parts = -(-op.width // max(1, core.neuron_memory_bytes // ENCODE_BYTES))
     return _vector(edges(op.width, parts), op.ops_per_channel, ENCODE_BYTES, updates=0.0)
 
 

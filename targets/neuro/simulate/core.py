@@ -49,6 +49,7 @@ class Core:
         n: Neuron memory, uint32 words; ``f`` and ``i`` are the same memory as float32 and int32.
         s: Synapse memory, uint8.
         post: Puts a message onto a route; the machine provides it.
+        counted: Told of counts and thresholds when a ``count`` has made them.
         events: What the core did: ``instructions``, ``synops`` (one weight added), ``spikes`` taken,
             ``vector`` (float operations), by name.
     """
@@ -57,6 +58,7 @@ class Core:
     inbox: Inbox
     post: Callable[[Core, Route, Message], None]
     external: NDArray
+    counted: Callable[[Core, NDArray, NDArray], None]
     pc: int = 0
     pos: int = 0
     halted: bool = False

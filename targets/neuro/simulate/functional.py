@@ -56,6 +56,7 @@ class FunctionalSimulator:
     Attributes:
         observer: Told of every instruction executed and of everything that the host sends and takes.
         traffic: Packets sent, fanned out, delivered and taken so far.
+        watch: Called after every ``count`` with core, instruction, counts [len] int32 and thresholds.
     """
 
     def __init__(self, program: Program, external: NDArray | None = None) -> None:
@@ -65,6 +66,7 @@ class FunctionalSimulator:
         self._external = np.zeros(0, np.uint8) if external is None else external
         self._host = Inbox(self.traffic)
         self.cores: dict[int, Core] = {}
+        self.watch: Callable[[int, int, NDArray, NDArray], None] | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -72,7 +74,7 @@ class FunctionalSimulator:
         self.traffic = Traffic()
         self._host = Inbox(self.traffic)
         self.cores = {
-            core.core: Core(core, Inbox(self.traffic), self._post, self._external)
+            core.core: Core(core, Inbox(self.traffic), self._post, self._external, self._counted)
             for core in self.program.cores
         }
         self._ready = deque(self.cores)
@@ -153,6 +155,10 @@ class FunctionalSimulator:
             for number in members:
                 self.cores[number].barrier = None
                 self._ready.append(number)
+
+    def _counted(self, core: Core, counts: NDArray, theta: NDArray) -> None:
+        if self.watch is not None:
+            self.watch(core.program.core, core.pc, counts, theta)
 
     def _post(self, core: Core, route: Route, message: Message) -> None:
         count(self.traffic.sent, message)

@@ -53,6 +53,10 @@ def _next(core: Core) -> None:
     core.pos += 1
 
 
+def _pos(core: Core, target: Ref) -> None:
+    core.i[core.words(target, 1)] = core.pos
+
+
 def _barrier(core: Core, group: int) -> None:
     core.barrier = group
 
@@ -118,8 +122,10 @@ def _count(
     values = core.f[core.words(source, count)].reshape(groups, -1)
     counts = np.rint(values / np.where(limit > 0, limit, np.float32(1)))
     counts = np.clip(counts, -levels if sign == "s" else 0, levels)
-    core.i[core.words(target, count)] = np.where(limit > 0, counts, np.float32(0)).astype(np.int32).ravel()
+    made = np.where(limit > 0, counts, np.float32(0)).astype(np.int32).ravel()
+    core.i[core.words(target, count)] = made
     core.events["encodes"] += count
+    core.counted(core, made, limit)
 
 
 def _had(core: Core, x: Ref, signs: Ref, length: Length, log2block: int) -> None:
@@ -144,8 +150,8 @@ def _kvcol(core: Core, cache: Ref, counts: Ref, length: Length, stride: int) -> 
 
 
 def _kvword(core: Core, target: Ref, source: Ref) -> None:
-    slot = Ref(target.address + core.pos, target.base)
-    core.n[core.words(slot, 1)] = core.n[core.words(source, 1)]
+    word = core.n[core.words(source, 1)].astype("<u4")
+    core.s[core.bytes(Ref(target.address + 4 * core.pos, target.base), 4)] = word.view(np.uint8)
 
 
 def _binary(function: Callable[[NDArray, NDArray], NDArray], scalar: bool = False) -> Callable[..., None]:
@@ -201,8 +207,7 @@ def _rms(core: Core, target: Ref, source: Ref, gain: Ref, length: Length, epsilo
 def _rot(core: Core, x: Ref, cos: Ref, sin: Ref, heads: int, dim: int, half: int, pairs: str) -> None:
     if 2 * half > dim:
         raise core.error(f"RANGE: {half} pairs in a head of {dim}")
-    c = core.table(cos, core.pos * half, half).view(np.float32)
-    s = core.table(sin, core.pos * half, half).view(np.float32)
+    c, s = core.f[core.words(cos, half)], core.f[core.words(sin, half)]
     values = core.f[core.words(x, heads * dim)].reshape(heads, dim)
     first = slice(0, 2 * half, 2) if pairs == "inter" else slice(0, half)
     second = slice(1, 2 * half, 2) if pairs == "inter" else slice(half, 2 * half)
@@ -226,6 +231,7 @@ CONTROL: dict[str, Callable[..., None]] = {
     "base": _base,
     "adv": _adv,
     "next": _next,
+    "pos": _pos,
     "barrier": _barrier,
 }
 LOAD: dict[str, Callable[..., None]] = {

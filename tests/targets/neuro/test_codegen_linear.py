@@ -38,7 +38,9 @@ def program_of(layer, tiles, *, levels=7, coding="ternary", group=8, zone=0.0) -
     hub = program.core(0, "hub")
     rows, width = layer.weight.shape
     spikes = receive_and_encode(hub, width, levels, coding, group, zone)
-    y = emit_linear(program, hub, spikes, layer, tiles)
+    result = emit_linear(program, hub, spikes, layer, tiles, hub.core)
+    y = hub.words(rows)
+    hub.emit("recvw", y, rows, result.tag, result.sources)
     hub.emit("sendw", y, rows, hub.route(4000, HOST), 0)
     hub.emit("sendw", spikes.counts, width, hub.route(4001, HOST), 0)
     return FunctionalSimulator(read(write(program.build())))

@@ -14,12 +14,21 @@ from sdc.targets.neuro.isa.disassembler import disassemble
 from sdc.targets.neuro.simulate.functional import FunctionalSimulator
 
 
+def turn(machine: FunctionalSimulator, compiled: Compiled, token: int) -> np.ndarray:
+    (entry,), (result,) = compiled.inputs, compiled.outputs
+    words = np.array([token], np.int32)
+    if entry.row_bytes:
+        start = entry.offset + token * entry.row_bytes
+        words = compiled.external[start : start + entry.row_bytes].view(np.float32)
+    machine.put(entry.core, entry.tag, words)
+    return machine.take(result.tag, result.sources).view(np.float32)
+
+
 def logits_of_program(compiled: Compiled, tokens) -> list[np.ndarray]:
     machine = FunctionalSimulator(read(write(compiled.program)), compiled.external)
     out = []
     for token in tokens:
-        machine.put(compiled.hub, compiled.inputs[0].tag, np.array([token], np.int32))
-        out.append(machine.take(compiled.outputs[0].tag).view(np.float32))
+        out.append(turn(machine, compiled, token))
     return out
 
 
@@ -52,10 +61,12 @@ def test_a_decoder_on_many_cores_equals_the_evaluator(coding, options, budget) -
     assert compiled.max_seq == 12
 
 
-def test_a_large_table_stays_outside_the_core() -> None:
+@pytest.mark.parametrize("external", [True, False])
+def test_a_large_table_stays_outside_the_core(external) -> None:
     model = spiking_llama(vocab=600, layers=1)
-    compiled = compile_module(model, PlainPlacement(10**6))
+    compiled = compile_module(model, PlainPlacement(10**6, external))
     assert len(compiled.external) == 600 * 32 * 4
+    assert any(i.name == "fetch" for core in compiled.program.cores for i in core.code) == external
     got, wanted = logits_of_program(compiled, [599, 1]), logits_of_evaluator(model, [599, 1])
     assert [g.tobytes() for g in got] == [w.tobytes() for w in wanted]
 
@@ -80,8 +91,7 @@ def test_packets_are_those_that_the_counts_demand() -> None:
     Evaluator(model, hook).run("forward", np.array([[5]]), np.asarray(0), *empty_caches(model))
     compiled = compile_module(model, PlainPlacement(10**6))
     machine = FunctionalSimulator(compiled.program, compiled.external)
-    machine.put(0, compiled.inputs[0].tag, np.array([5], np.int32))
-    machine.run()
+    turn(machine, compiled, 5)
     as_words = ("layers.0.attn.k", "layers.0.attn.v")  # appended to the cache, not sent as trains
     trains = sum(count for name, count in spikes.items() if name not in as_words)
     probabilities = 4 * 31  # of the only token, at the top level, for each query head

@@ -11,6 +11,7 @@ from helpers.spiking_llama import empty_caches, spiking_llama
 from helpers.tiny_llama import tiny_llama
 from tvm import relax
 
+from sdc.config import CompileConfig
 from sdc.errors import NumericsError, TargetError
 from sdc.ir.evaluate import Evaluator
 from sdc.ir.ops import linear
@@ -22,9 +23,9 @@ from sdc.targets.neuro.target import NeuroTarget
 
 
 def load(model, tmp_path: Path, machine="generic"):
-    target = NeuroTarget(machine)
+    target, config = NeuroTarget(), CompileConfig.of(target="neuro", machine=machine)
     seen = []
-    result = target.build(model, None, tmp_path, lambda *step: seen.append(step))
+    result = target.build(model, config, tmp_path, lambda *step: seen.append(step))
     assert seen[-1][1] == seen[-1][2]
     assert all(path.is_file() for path in result.files)
     return target.load(tmp_path, json.loads(json.dumps(result.manifest)))
@@ -88,10 +89,10 @@ def test_misuse_is_refused(tmp_path) -> None:
 def test_a_program_too_large_says_by_how_much(tmp_path) -> None:
     with pytest.raises(
         TargetError,
-        match=r"generic: core \d+ .*kv head 0.* needs \d+ bytes .* and has 262144; a smaller --max-seq",
+        match=r"generic: core \d+ .*kv head 0.* needs [\d,]+ bytes of neuron memory and has 65,536; a",
     ):
         load(spiking_llama(layers=1, max_seq=20000), tmp_path)
-    with pytest.raises(TargetError, match=r"the model needs \d+ fillings of the cores"):
+    with pytest.raises(TargetError, match=r"cores would have to be filled \d+ times"):
         load(spiking_llama(layers=33, kv_heads=4), tmp_path)
 
 

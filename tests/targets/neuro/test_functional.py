@@ -124,7 +124,10 @@ def test_rotary_turns_by_position(interleaved) -> None:
     tables = np.cos(angles).tobytes().hex() + np.sin(angles).tobytes().hex()
     code = f"""token:
 recvw n[0x0], 48, 10, 1
-rot n[0x0], s[0x0], s[0x30], 4, 12, 4, {"inter" if interleaved else "split"}
+pos n[0x100]
+gather n[0x101], s[0x0], n[0x100], 4, 3
+gather n[0x105], s[0x30], n[0x100], 4, 3
+rot n[0x0], n[0x101], n[0x105], 4, 12, 4, {"inter" if interleaved else "split"}
 sendw n[0x0], 48, 0, 0
 next
 jump token"""
@@ -172,10 +175,10 @@ def test_the_cache_grows_by_a_row_and_a_column() -> None:
 recvw n[0x0], 3, 10, 1
 kvrow s[0x0], n[0x0], 3, 4
 kvcol s[0x40], n[0x0], 3, 5
-kvword n[0x10], n[0x2]
+kvword s[0x80], n[0x2]
 ldw n[0x100], s[0x0], 3
 ldw n[0x103], s[0x40], 4
-copy n[0x108], n[0x10], keys(9)
+ldw n[0x108], s[0x80], keys(9)
 sendw n[0x100], 10, 0, 0
 next
 jump token"""
@@ -276,7 +279,7 @@ halt
         ("loop 1\naccum 6, 2, ternary, 1", "instruction 1: RANGE: synapse slot 2 is not set"),
         ("slot 0, s[0x0], 1, 1, 0, 8, n[0x0]", "RANGE: a group has at least one channel"),
         ("kvcol s[0x0], n[0x0], 1, 0", "RANGE: token 0 in a cache of 0"),
-        ("rot n[0x0], s[0x0], s[0x0], 1, 3, 2, split", "RANGE: 2 pairs in a head of 3"),
+        ("rot n[0x0], n[0x0], n[0x0], 1, 3, 2, split", "RANGE: 2 pairs in a head of 3"),
         ("barrier 0", "RANGE: the core is not in barrier group 0"),
         ("sendw n[0x0], 1, 2, 0", "ROUTE: route 2; the core has 2"),
         (
