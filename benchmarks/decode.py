@@ -1,129 +1,89 @@
-"""Decode speed of compiled programs beside onnxruntime running the float32 model with a KV cache.
+"""Decode speed of compiled programs beside onnxruntime, llama.cpp and ONNX Runtime GenAI.
 
-    python benchmarks/decode.py MODEL.gguf PROGRAM [PROGRAM ...] [--context 128] [--tokens 32] [--rounds 5]
+    python benchmarks/decode.py PROGRAM [PROGRAM ...] [--onnx MODEL.onnx] [--llama MODEL.Q4_1.gguf ...]
+        [--genai FOLDER ...] [--context 128] [--tokens 32] [--rounds 5] [--write docs/benchmarks.md]
 
 Every round runs all contestants in turn, each on the same number of threads; what is printed are medians
-over the rounds, their spread, and ratios round by round. Beside each program stands the bound: weight and
-cache bytes read per token over the read bandwidth measured in the same run.
+over the rounds, their spread, and ratios round by round to the first program's peers. Beside each program
+stands its bound: weight and cache bytes read per token over the read bandwidth measured in the same run.
+``--onnx`` wants a model with past keys and values (``sdc.frontends.gguf.to_onnx(..., past=True)``).
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import shlex
 import statistics
-import tempfile
-import time
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+from contestants import Contestant, GenAi, LlamaCpp, OnnxRuntime, Ours, threads
+from machine import read_bandwidth
+from page import machine_line, spread, table, write_section
 
-import sdc
-from sdc.frontends.gguf import to_onnx
-
-Contestant = Callable[[], float]
+Rounds = list[dict[str, float]]
 
 
 def main() -> None:
-    """Parses the command line and prints one table."""
+    """Parses the command line and prints one table a context."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="GGUF file that the programs were compiled from")
     parser.add_argument("programs", type=Path, nargs="+", help="artefact directories")
-    parser.add_argument("--context", type=int, default=128)
+    parser.add_argument("--onnx", type=Path, help="float32 model with past keys and values")
+    parser.add_argument("--llama", type=Path, nargs="*", default=[], help="GGUF files for llama.cpp")
+    parser.add_argument("--genai", type=Path, nargs="*", default=[], help="folders of the model builder")
+    parser.add_argument("--context", type=int, nargs="+", default=[128])
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--write", type=Path, help="page that receives the tables")
     options = parser.parse_args()
-    threads = len(os.sched_getaffinity(0))
-    prompt = np.random.default_rng(0).integers(0, 1000, options.context)
-    with tempfile.TemporaryDirectory() as folder:
-        path = to_onnx(options.model, Path(folder) / "peer.onnx", past=True)
-        contestants = {"onnxruntime float32": peer(path, prompt, options.tokens, threads)}
-        bounds: dict[str, int] = {}
-        for program in options.programs:
-            contestants[program.name], bounds[program.name] = ours(program, prompt, options.tokens)
-        rounds = [{n: run() for n, run in contestants.items()} for _ in range(options.rounds)]
-    report(rounds, bounds, bandwidth(threads))
+    ours = [Ours(path) for path in options.programs]
+    longest = max(options.context) + options.tokens + 1
+    peers: list[Contestant] = [OnnxRuntime(options.onnx)] if options.onnx else []
+    peers += [LlamaCpp(path, longest) for path in options.llama]
+    peers += [GenAi(path, longest) for path in options.genai]
+    parts = [f"{machine_line(threads())}. `python {' '.join(shlex.quote(a) for a in _shown(sys.argv))}`"]
+    for context in options.context:
+        rounds = measure([*peers, *ours], context, options.tokens, options.rounds)
+        parts.append(report(rounds, ours, context, read_bandwidth(threads())))
+    print("\n\n".join(parts))
+    if options.write:
+        write_section(options.write, "decode", "Decode", "\n\n".join(parts))
 
 
-def ours(path: Path, prompt: np.ndarray, tokens: int) -> tuple[Contestant, int]:
-    """Tokens per second of a compiled program, and the bytes it reads per token."""
-    program = sdc.load(path)
-    build = program.manifest["build"]
-    weights = (path / build["weights"]).stat().st_size
-    caches = sum(
-        int(np.prod(s["shape"])) * np.dtype(s["dtype"]).itemsize for s in build["signature"]["states"]
-    )
-    share = len(prompt) / build["signature"]["max_seq"]
-
-    def run() -> float:
-        runner = program.runner
-        runner.reset()
-        token = int(runner.prefill(prompt).argmax())
-        start = time.perf_counter()
-        for _ in range(tokens):
-            token = int(runner.decode(token).argmax())
-        return tokens / (time.perf_counter() - start)
-
-    return run, int(weights + share * caches)
+def measure(contestants: list[Contestant], context: int, tokens: int, rounds: int) -> Rounds:
+    """Tokens per second of every contestant in every round, after one that warms up."""
+    prompt = np.random.default_rng(0).integers(0, 1000, context)
+    found: Rounds = []
+    for number in range(rounds + 1):
+        speeds = {}
+        for each in contestants:
+            each.prefill(prompt)
+            speeds[each.name] = tokens / each.decode(tokens)
+        if number:
+            found.append(speeds)
+    return found
 
 
-def peer(path: Path, prompt: np.ndarray, tokens: int, threads: int) -> Contestant:
-    """Tokens per second of onnxruntime on the float32 model with past keys and values."""
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = threads
-    settings.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-    names = [o.name for o in session.get_outputs()][1:]
-    shape = next(i.shape for i in session.get_inputs() if "past" in i.name)
-
-    def step(ids: np.ndarray, cache: dict[str, np.ndarray]) -> tuple[int, dict[str, np.ndarray]]:
-        logits, *present = session.run(None, {"input_ids": ids, **cache})
-        grown = {n.replace("present", "past_key_values"): p for n, p in zip(names, present, strict=True)}
-        return int(logits[0, -1].argmax()), grown
-
-    def run() -> float:
-        empty = np.zeros((1, shape[1], 0, shape[3]), np.float32)
-        cache = {n.replace("present", "past_key_values"): empty for n in names}
-        token, cache = step(prompt[None], cache)
-        start = time.perf_counter()
-        for _ in range(tokens):
-            token, cache = step(np.array([[token]]), cache)
-        return tokens / (time.perf_counter() - start)
-
-    return run
-
-
-def bandwidth(threads: int) -> float:
-    """Read bandwidth in bytes per second: the best of several sums over 1 GiB, one slice a thread."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    data = np.ones(1 << 27, np.float64)
-    slices = np.array_split(data, threads)
-    best = float("inf")
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in range(5):
-            start = time.perf_counter()
-            list(pool.map(np.max, slices))
-            best = min(best, time.perf_counter() - start)
-    return data.nbytes / best
-
-
-def report(rounds: list[dict[str, float]], bounds: dict[str, int], read: float) -> None:
-    """Prints a Markdown table."""
-    base = "onnxruntime float32"
-    print(f"read bandwidth {read / 1e9:.1f} GB/s, {len(rounds)} rounds\n")
-    print("| program | tokens/s (min - max) | ratio to onnxruntime (min - max) | of the bandwidth bound |")
-    print("| --- | --- | --- | --- |")
+def report(rounds: Rounds, ours: list[Ours], context: int, read: float) -> str:
+    """A paragraph and a table."""
+    names = [n for n in rounds[0] if n not in {o.name for o in ours}]
+    rows = []
     for name in rounds[0]:
         speeds = [r[name] for r in rounds]
-        ratios = [r[name] / r[base] for r in rounds]
-        middle = statistics.median(speeds)
-        speed = f"{middle:.1f} ({min(speeds):.1f} - {max(speeds):.1f})"
-        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
-        share = f"{100 * middle * bounds[name] / read:.0f} %" if name in bounds else ""
-        print(f"| {name} | {speed} | {ratio} | {share} |")
+        ratios = [spread([r[name] / r[peer] for r in rounds], 2) for peer in names]
+        program = next((o for o in ours if o.name == name), None)
+        moved = program.bytes_per_token(context) if program else 0
+        bound = f"{100 * statistics.median(speeds) * moved / read:.0f} %" if moved else ""
+        rows.append([name, spread(speeds), *ratios, f"{moved / 1e6:.0f}" if moved else "", bound])
+    head = ["program", "tokens/s (min - max)", *(f"ratio to {n}" for n in names)]
+    text = f"Context {context}, read bandwidth {read / 1e9:.1f} GB/s, {len(rounds)} interleaved rounds.\n\n"
+    return text + table([*head, "MB/token", "of the bandwidth bound"], rows)
+
+
+def _shown(argv: list[str]) -> list[str]:
+    """The command line with file names in place of paths."""
+    return [a.rsplit("/", 1)[-1] if i and not a.startswith("-") else a for i, a in enumerate(argv)]
 
 
 if __name__ == "__main__":
