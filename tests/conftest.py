@@ -1,4 +1,4 @@
-"""Fixtures of the command line's tests."""
+"""Fixtures of all tests."""
 
 from helpers.tiny_program import one_level, tiny_program
 
