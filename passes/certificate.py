@@ -18,7 +18,16 @@ __all__ = ["Certificate", "OpCost", "certify"]
 DENSE = frozenset({"sdc.linear", "sdc.attention", "matmul", "nn.conv1d", "nn.conv2d", "einsum", "linear"})
 FREE = frozenset(
     {"reshape", "permute_dims", "split", "concat", "take", "strided_slice", "expand_dims", "squeeze"}
-    | {"broadcast_to", "sdc.kv_append", "sdc.spike_train", "astype"}
+    | {
+        "broadcast_to",
+        "sdc.kv_append",
+        "sdc.spike_train",
+        "astype",
+        "gather_nd",
+        "gather_elements",
+        "arange",
+        "full",
+    }
 )
 
 
@@ -171,6 +180,10 @@ def _multiply(call: relax.Call, _context: int) -> Counts:
     return 0, _size(call), 0, 0
 
 
+def _select(call: relax.Call, _context: int) -> Counts:
+    return _size(call.args[0]), 0, 0, 0  # comparisons
+
+
 def _elementwise(call: relax.Call, _context: int) -> Counts:
     size = _size(call)
     return size, size, size, 0
@@ -186,6 +199,7 @@ _RULES: dict[str, Callable[[relax.Call, int], Counts]] = {
     "sdc.rotary": _rotary,
     "nn.rms_norm": _norm,
     "nn.layer_norm": _norm,
+    "topk": _select,
     "add": _add,
     "subtract": _add,
     "multiply": _multiply,

@@ -73,7 +73,7 @@ def describe(path: str | Path, max_seq: int | None = None) -> Description:
     lifted: Model | None = None
     unsupported: tuple[str, ...] = ()
     try:
-        lifted = lift(model, info)
+        lifted = lift(model, info, exact=max_seq is not None)
     except UnsupportedOpError as error:
         unsupported = error.offenders
     return Description(

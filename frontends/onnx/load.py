@@ -32,7 +32,7 @@ def load(path: str | Path, max_seq: int | None = None) -> LiftedModel:
     model = read_model(path)
     info = facts(model, path, max_seq)
     normalise(model)
-    return lift(model, info)
+    return lift(model, info, exact=max_seq is not None)
 
 
 def facts(model: ir.Model, path: str | Path, max_seq: int | None) -> ModelInfo:

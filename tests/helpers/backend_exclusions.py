@@ -27,5 +27,7 @@ EXCLUDED: dict[str, str] = {
     r"test_rms_normalization_3d_axis(0|1|_negative_[23])_epsilon": _AXES,
     r"test_rms_normalization_4d_axis(0|1|2|_negative_[234])": _AXES,
     r"test_reduce_(max|min)_empty_set(_bool)?": "the greatest of no numbers",
+    r"test_cumsum_1d_reverse.*": "sums that run backwards, which no exporter of language models writes",
+    r"test_top_k_uint64": "unsigned integers of 64 bits, which TVM's topk does not take",
     r"test_reshape_allowzero_reordered": "TVM cannot reshape an empty tensor to another empty shape",
 }

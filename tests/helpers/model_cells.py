@@ -161,6 +161,4 @@ _INPUTS: dict[str, Callable[[onnxruntime.NodeArg, NDArray, NDArray | None], NDAr
 # Files that are not compiled yet, by pattern of the whole name, with the reason; a test wants them refused.
 PENDING: dict[str, str] = {
     r"genai/.*": "operations of com.microsoft",
-    r"(falcon|mixtral|t5_encoder)_.*": "GatherND of activations",
-    r"bert_.*": "token types of positions",
 }

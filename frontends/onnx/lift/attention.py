@@ -11,15 +11,11 @@ from tvm import relax, tirx
 
 from sdc.errors import UnsupportedOpError
 from sdc.frontends.onnx.lift.lifter import Decoding, Lifter, converter
-from sdc.frontends.onnx.lift.masks import visibility
-from sdc.frontends.onnx.lift.values import Structural, number
+from sdc.frontends.onnx.lift.masks import BiasError, NotCausalError, visibility
+from sdc.frontends.onnx.lift.values import number
 from sdc.ir.ops import attention, kv_append
 
-__all__ = ["NotCausalError"]
-
-
-class NotCausalError(Exception):
-    """An attention sees later tokens: the graph is no decoder."""
+__all__: list[str] = []
 
 
 @converter("Attention")
@@ -81,10 +77,11 @@ def _stateless(
             [f'node "{node.name}" (op Attention): a past of symbolic length in no decoder']
         )
     bias = None
-    if mask is None or isinstance(lifter.values[id(mask)], Structural):
+    try:
         seen = visibility(lifter, node, mask)
         attrs |= {"causal": seen.causal, "window": seen.window}
-    else:
+    except BiasError:
+        assert mask is not None
         bias = _additive(lifter, mask, k)
         attrs["causal"] = bool(node.attributes.get_int("is_causal", 0))
     position = number(int(past), "int64")

@@ -1,8 +1,6 @@
-"""Matrix products, embeddings and norms."""
+"""Matrix products and norms."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -71,35 +69,6 @@ def _scaled(lifter: Lifter, x: relax.Expr, factor: float) -> relax.Expr:
     if factor == 1.0:
         return x
     return lifter.emit(relax.op.multiply(x, number(factor, "float32")))
-
-
-@converter("Gather")
-def _gather(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    table, index = node.inputs
-    assert table is not None
-    assert index is not None
-    axis = node.attributes.get_int("axis", 0)
-    picked = lifter.constant(index)
-    data = lifter.expr(table)
-    if picked is None:
-        rows = lifter.expr(index)
-        if lifter.decoding is None:
-            rows = _from_the_end(lifter, rows, data.ty.shape.values[axis])
-        return lifter.emit(relax.op.take(data, rows, axis=axis))
-    size = int(data.ty.shape.values[axis])
-    positive = np.where(picked < 0, picked + size, picked).astype(np.int64)
-    if picked.ndim:
-        return lifter.emit(relax.op.take(data, number(positive), axis=axis))
-    taken = lifter.emit(relax.op.take(data, number(positive.reshape(1)), axis=axis))
-    return lifter.emit(relax.op.squeeze(taken, [axis]))
-
-
-def _from_the_end(lifter: Lifter, index: relax.Expr, size: Any) -> relax.Expr:
-    """Negative indices count from the end (token ids of a decoder never do)."""
-    dtype = str(index.ty.dtype)
-    negative = lifter.emit(relax.op.less(index, number(0, dtype)))
-    shifted = lifter.emit(relax.op.add(index, number(int(size), dtype)))
-    return lifter.emit(relax.op.where(negative, shifted, index))
 
 
 @converter("RMSNormalization")

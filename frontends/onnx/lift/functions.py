@@ -9,8 +9,9 @@ import onnx_ir as ir
 from tvm import relax, tirx
 
 from sdc.errors import InvalidModelError
-from sdc.frontends.onnx.lift.attention import NotCausalError
 from sdc.frontends.onnx.lift.lifter import Decoding, Lifter, computed_in
+from sdc.frontends.onnx.lift.masks import NotCausalError
+from sdc.frontends.onnx.lift.positions import ShortPositionsError
 from sdc.frontends.onnx.lift.values import Past, Structural
 from sdc.ir.model import Model, ModelInfo
 
@@ -19,20 +20,39 @@ __all__ = ["lift"]
 TOKEN_INPUTS = ("input_ids", "tokens", "input")
 
 
-def lift(model: ir.Model, info: ModelInfo) -> Model:
+def lift(model: ir.Model, info: ModelInfo, *, exact: bool = True) -> Model:
     """Lifts a normalised model.
+
+    Args:
+        model: The graph.
+        info: What is known of it; ``max_seq`` is the length of a decoder's cache.
+        exact: The cache must have this length; else it is shortened to the positions that the model has.
 
     Raises:
         UnsupportedOpError: Operations without a rule; all are listed.
-        InvalidModelError: Shapes do not fit together.
+        InvalidModelError: Shapes do not fit together, or the model has fewer positions than the cache.
     """
     tokens = _token_input(model)
     if tokens is not None and any(n.op_type == "Attention" for n in model.graph):
-        try:
-            return _lift_decoder(model, info, tokens)
-        except NotCausalError:
-            pass  # an encoder over tokens: no cache, every token sees every other
+        decoder = _decoder_or_none(model, info, tokens, exact)
+        if decoder is not None:
+            return decoder
     return _lift_stateless(model, info)
+
+
+def _decoder_or_none(model: ir.Model, info: ModelInfo, tokens: ir.Value, exact: bool) -> Model | None:
+    """The decoder; None for an encoder over tokens, where every token sees every other."""
+    try:
+        return _lift_decoder(model, info, tokens)
+    except NotCausalError:
+        return None
+    except ShortPositionsError as error:
+        shorter = _decoder_or_none(model, replace(info, max_seq=error.rows), tokens, False)
+        if shorter is not None and exact:
+            raise
+        return shorter and shorter.with_note(
+            f"frontend: the cache holds {shorter.info.max_seq} tokens, for which the model has positions"
+        )
 
 
 def _token_input(model: ir.Model) -> ir.Value | None:
@@ -112,7 +132,8 @@ def _finish(builder: relax.BlockBuilder, name: str, inputs: int, lifter: Lifter,
     function = module[name].with_attr("num_input", inputs)
     module.update_func(module.get_global_var(name), function)
     module = relax.transform.DeadCodeElimination([name])(module)
-    module = relax.transform.CanonicalizeBindings()(module)
+    if not _has_match_cast(module[name]):  # TVM 0.27 crashes on those with a shape of several symbols
+        module = relax.transform.CanonicalizeBindings()(module)
     function = module[name]
     used = {str(v.name) for v in relax.analysis.free_vars(function.body) if isinstance(v, relax.Var)}
     kept = [p for p in list(function.params)[inputs:] if str(p.name) in used]
@@ -126,6 +147,10 @@ def _finish(builder: relax.BlockBuilder, name: str, inputs: int, lifter: Lifter,
     module.update_func(module.get_global_var(name), trimmed)
     weights = {str(p.name): lifter.params[str(p.name)] for p in kept}
     return Model(module, weights, info)
+
+
+def _has_match_cast(function: relax.Function) -> bool:
+    return any(isinstance(b, relax.MatchCast) for block in function.body.blocks for b in block.bindings)
 
 
 def _facts(info: ModelInfo, lifter: Lifter, logits: relax.Expr) -> ModelInfo:

@@ -162,10 +162,24 @@ class Lifter:
         if isinstance(lifted, Constant | Weight):
             return tuple(_const_shape(lifted))
         if isinstance(lifted, Structural):
-            return self._input_dims(value) if value.producer() is None else None
+            return self._structural_dims(value)
         if lifted is None:
             return None
         return tuple(shape_of(lifted, "shape"))
+
+    def _structural_dims(self, value: ir.Value) -> tuple[Any, ...] | None:
+        if value.producer() is None:
+            return self._input_dims(value)
+        if self.decoding is not None or not self._computable(value):
+            return None
+        return tuple(shape_of(self.expr(value), "shape"))
+
+    def _computable(self, value: ir.Value | None) -> bool:
+        """Whether every operation behind a structural value has a rule."""
+        node = None if value is None else value.producer()
+        if node is None or node.op_type == "Constant" or not isinstance(self.values[id(value)], Structural):
+            return True
+        return node.op_type in CONVERTERS and all(self._computable(v) for v in node.inputs)
 
     def _input_dims(self, value: ir.Value) -> tuple[Any, ...]:
         """Shapes of a decoder's mask [batch, past + seq] and position ids [batch, seq]."""
@@ -279,18 +293,38 @@ class Lifter:
         if isinstance(lifted, Grown):
             return lifted.rows
         if isinstance(lifted, Constant | Weight):
-            if isinstance(lifted, Constant) and int(np.prod(_const_shape(lifted))) <= 1:
+            if isinstance(lifted, Constant) and self._stays_constant(lifted):
                 return number(self.array(value))
             return self.weight(self.param(value))
         if isinstance(lifted, Structural) and self.decoding is not None:
             rows = position_rows(self, value, self.decoding.position, self.decoding.max_seq)
             if rows is not None:
                 return rows
+        if isinstance(lifted, Structural) and self.decoding is None and self._computable(value):
+            return self._computed(value)
         if isinstance(lifted, Structural | Past):
             made = value.producer()
             where = f'node "{made.name}" (op {made.op_type})' if made else f'input "{value.name}"'
             raise UnsupportedOpError([f"{where}: a value of positions or shapes is used as an activation"])
         return lifted
+
+    @staticmethod
+    def _stays_constant(lifted: Constant) -> bool:
+        """Numbers and tensors of integers; all other constants are weights."""
+        tensor = lifted.value.const_value
+        assert tensor is not None
+        return int(tensor.size) <= 1 or tensor.dtype.numpy().kind in "biu"
+
+    def _computed(self, value: ir.Value) -> relax.Expr:
+        """A structural value of a graph without a cache, computed at run time like any other."""
+        computed: dict[int, relax.Expr] = self.memo.setdefault("computed", {})
+        if id(value) not in computed:
+            node = value.producer()
+            assert node is not None
+            result = CONVERTERS[node.op_type](self, node)
+            results = result if isinstance(result, tuple) else (result,)
+            computed.update({id(o): r for o, r in zip(node.outputs, results, strict=False)})
+        return computed[id(value)]
 
     def binding(self, expr: relax.Expr) -> relax.Expr | None:
         """What a variable is bound to, or None."""

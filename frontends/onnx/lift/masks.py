@@ -13,11 +13,19 @@ from sdc.frontends.onnx.lift.lifter import Lifter
 from sdc.frontends.onnx.lift.values import Constant, Grown, Structural
 from sdc.ir.ops.attention import visible
 
-__all__ = ["Visibility", "visibility"]
+__all__ = ["BiasError", "NotCausalError", "Visibility", "visibility"]
 
 HIDDEN = -1e4  # exporters write -inf, the lowest float16 or float32, or -10000 (BERT) for "not visible"
-LENGTHS = (1, 6, 33)
+LENGTHS = (6, 1, 33)
 STATELESS_LENGTH = 300
+
+
+class NotCausalError(Exception):
+    """An attention sees later tokens: the graph is no decoder."""
+
+
+class BiasError(UnsupportedOpError):
+    """What is added to the scores is more than "visible" and "not visible", or depends on activations."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +47,16 @@ def visibility(lifter: Lifter, node: ir.Node, mask: ir.Value | None) -> Visibili
     The longest length is the decoder's ``max_seq``, so that a sliding window cannot hide behind short texts.
 
     Raises:
-        UnsupportedOpError: None agrees, the mask adds a bias to scores, or it depends on activations.
+        UnsupportedOpError: None agrees.
+        BiasError: The mask adds a bias to scores, or it depends on activations.
+        NotCausalError: A decoder's mask adds a bias, and hides no later token.
     """
     is_causal = bool(node.attributes.get_int("is_causal", 0))
     grown = isinstance(lifter.values[id(node.inputs[1])], Grown)
     if mask is None and not grown:
         return Visibility(is_causal)  # aligned with the first key, or behind the node's own past input
     if mask is not None and not isinstance(lifter.values[id(mask)], Structural | Constant):
-        raise _refuse(node, "depends on activations")
+        raise BiasError([_complaint(node, "depends on activations")])
     key = (id(mask), is_causal, grown)
     known: dict[tuple[int, bool, bool], Visibility] = lifter.memo.setdefault("visibility", {})
     if key not in known:
@@ -85,12 +95,15 @@ def _seen(lifter: Lifter, node: ir.Node, mask: ir.Value, seq: int, past: int) ->
     """The mask as bool [rows, seq, past + seq]; rows are batch times heads.
 
     Raises:
-        UnsupportedOpError: It is not one of zeros and "not visible", or has another width.
+        BiasError, NotCausalError: It is not one of zeros and "not visible".
+        UnsupportedOpError: It has another width.
     """
     number = lifter.interpreter({"batch": 1, "seq": seq, "past": past}).number(mask)
     if number.dtype != bool:
         if not ((number == 0) | (number <= HIDDEN)).all():
-            raise _refuse(node, "adds a bias to the scores")
+            if lifter.decoding is not None and (number > HIDDEN).all() and seq > 1:
+                raise NotCausalError
+            raise BiasError([_complaint(node, "adds a bias to the scores")])
         number = number == 0
     if number.ndim < 2 or number.shape[-1] not in (1, past + seq) or number.shape[-2] not in (1, seq):
         raise _refuse(node, f"has shape {list(number.shape)} for {seq} queries and {past + seq} keys")
@@ -99,4 +112,8 @@ def _seen(lifter: Lifter, node: ir.Node, mask: ir.Value, seq: int, past: int) ->
 
 
 def _refuse(node: ir.Node, why: str) -> UnsupportedOpError:
-    return UnsupportedOpError([f'node "{node.name}" (op Attention): its mask {why}'])
+    return UnsupportedOpError([_complaint(node, why)])
+
+
+def _complaint(node: ir.Node, why: str) -> str:
+    return f'node "{node.name}" (op Attention): its mask {why}'

@@ -7,9 +7,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from tvm import relax
 
-from sdc.errors import InvalidModelError, UnsupportedOpError
+from sdc.errors import UnsupportedOpError
 from sdc.frontends.onnx.lift.lifter import Lifter, converter
-from sdc.frontends.onnx.lift.positions import TRIALS, reads_past
+from sdc.frontends.onnx.lift.positions import TRIALS, ShortPositionsError, reads_past
 from sdc.frontends.onnx.lift.values import Constant, Structural, Weight, number
 from sdc.ir.ops import rotary
 
@@ -83,7 +83,7 @@ def _by_position(lifter: Lifter, node: ir.Node, stored: list[NDArray], ids: ir.V
 
     Raises:
         UnsupportedOpError: The ids are something else.
-        InvalidModelError: The tables end before the last position that the cache holds.
+        ShortPositionsError: The tables end before the last position that the cache holds.
     """
     for seq, past in TRIALS if lifter.decoding else TRIALS[:2]:
         found = lifter.interpreter({"batch": 2, "seq": seq, "past": past}).number(ids)
@@ -92,10 +92,8 @@ def _by_position(lifter: Lifter, node: ir.Node, stored: list[NDArray], ids: ir.V
             raise _refuse(node, "its position ids are not the positions of the tokens")
     length = lifter.decoding.max_seq if lifter.decoding else len(stored[0])
     if len(stored[0]) < length:
-        raise InvalidModelError(
-            f'node "{node.name}" (op RotaryEmbedding): its tables hold {len(stored[0])} positions, '
-            f"but max_seq is {length}; compile with max_seq {len(stored[0])} or less"
-        )
+        where = f'node "{node.name}" (op RotaryEmbedding), whose tables'
+        raise ShortPositionsError(where, len(stored[0]), length)
     return [t[:length] for t in stored]
 
 

@@ -85,11 +85,30 @@ def _concat(lifter: Lifter, node: ir.Node) -> Any:
 def _slice(lifter: Lifter, node: ir.Node) -> relax.Expr:
     x = lifter.expr(node.inputs[0])
     begin, end = _axes(lifter, node, 1), _axes(lifter, node, 2)
-    if begin is None or end is None:
-        raise UnsupportedOpError([f'node "{node.name}" (op Slice) with bounds that are not constants'])
-    axes = _axes(lifter, node, 3) or list(range(len(begin)))
+    axes = _axes(lifter, node, 3)
     strides = _axes(lifter, node, 4)
-    return lifter.emit(relax.op.strided_slice(x, axes, begin, end, strides))
+    if begin is not None and end is not None:
+        return lifter.emit(relax.op.strided_slice(x, axes or list(range(len(begin))), begin, end, strides))
+    return _slice_to_dimension(lifter, node, x, axes, strides)
+
+
+def _slice_to_dimension(
+    lifter: Lifter, node: ir.Node, x: relax.Expr, axes: list[int] | None, strides: list[int] | None
+) -> relax.Expr:
+    """The first n of a fixed axis, n a symbolic dimension; whether there are so many is checked at run time.
+
+    Raises:
+        UnsupportedOpError: The bounds are anything else.
+    """
+    begin, end = lifter.elements(node.inputs[1]), lifter.elements(node.inputs[2])
+    known = begin is not None and end is not None and len(begin) == len(end) == 1
+    if not known or begin != (0,) or axes is None or strides not in (None, [1]):
+        raise UnsupportedOpError([f'node "{node.name}" (op Slice) with bounds that are not constants'])
+    assert end is not None
+    cut = lifter.emit(relax.op.strided_slice(x, axes, [0], _expressions(end)))
+    shape = list(x.ty.shape.values)
+    shape[axes[0]] = end[0]
+    return lifter.builder.match_cast(cut, relax.TensorType(shape, x.ty.dtype))
 
 
 @converter("Split")

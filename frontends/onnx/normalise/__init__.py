@@ -12,6 +12,7 @@ import onnx_ir.passes.common as common
 from onnxscript.rewriter.onnx_fusions import fuse
 
 from sdc.frontends.onnx.normalise.attention import fuse_attention
+from sdc.frontends.onnx.normalise.experts import spread_experts
 from sdc.frontends.onnx.normalise.float_casts import drop_float_casts
 from sdc.frontends.onnx.normalise.repeat_heads import drop_repeated_heads
 from sdc.frontends.onnx.normalise.rotary import fuse_rotary
@@ -34,5 +35,6 @@ def normalise(model: ir.Model) -> Mapping[str, int]:
     counts["scaled RotaryEmbedding"] = fuse_rotary(model)
     counts["Attention"] = fuse_attention(model)
     counts["repeated heads"] = drop_repeated_heads(model)
+    counts["experts"] = spread_experts(model)
     common.RemoveUnusedNodesPass()(model)
     return counts

@@ -1,8 +1,8 @@
 """Decomposed scaled dot-product attention becomes the standard ``Attention`` operation.
 
 Matched backwards from each Softmax over the last axis: scores = MatMul(q, k transposed), scaled by constants
-before or after, perhaps capped by c tanh(x / c), perhaps a mask added, perhaps NaN rows silenced (as in
-torch's safe softmax), then MatMul with v.
+before or after, perhaps capped by c tanh(x / c), perhaps masks and biases added, perhaps NaN rows silenced
+(as in torch's safe softmax), then MatMul with v.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class _Match:
     query: ir.Value
     key: ir.Value
     value: ir.Value
-    mask: ir.Value | None
+    masks: tuple[ir.Value, ...]
     scale: float
     softcap: float
     output: ir.Value
@@ -35,18 +35,32 @@ def fuse_attention(model: ir.Model) -> int:
         match = _match(node)
         if match is None:
             continue
+        name = f"{match.output.producer().name}_fused"
+        sums = _sums(match.masks, name)
+        mask = [sums[-1].outputs[0]] if sums else list(match.masks)
         fused = ir.node(
             "Attention",
-            [match.query, match.key, match.value, *([match.mask] if match.mask is not None else [])],
+            [match.query, match.key, match.value, *mask],
             {"scale": match.scale, "softcap": match.softcap, "is_causal": 0},
-            name=f"{match.output.producer().name}_fused",
+            name=name,
         )
         fused.outputs[0].name = f"{match.output.name}_fused"
         fused.outputs[0].shape, fused.outputs[0].dtype = match.output.shape, match.output.dtype
-        model.graph.insert_after(match.output.producer(), fused)
+        model.graph.insert_after(match.output.producer(), [*sums, fused])
         ir.convenience.replace_all_uses_with(match.output, fused.outputs[0])
         count += 1
     return count
+
+
+def _sums(masks: tuple[ir.Value, ...], name: str) -> list[ir.Node]:
+    """Nodes that add several masks; none for one."""
+    nodes: list[ir.Node] = []
+    for index, mask in enumerate(masks[1:], 1):
+        left = nodes[-1].outputs[0] if nodes else masks[0]
+        node = ir.node("Add", [left, mask], name=f"{name}_mask_{index}")
+        node.outputs[0].name, node.outputs[0].dtype = node.name, mask.dtype
+        nodes.append(node)
+    return nodes
 
 
 def _match(softmax: ir.Node) -> _Match | None:
@@ -57,7 +71,7 @@ def _match(softmax: ir.Node) -> _Match | None:
     users = [u for u, i in after.uses() if u.op_type == "MatMul" and i == 0]
     if len(users) != 1:
         return None
-    scores, mask = _split_mask(softmax.inputs[0])
+    scores, masks = _split_masks(softmax.inputs[0])
     scores, softcap = _split_softcap(scores)
     scores, scale = _split_scale(scores)
     product = _producer(scores, "MatMul")
@@ -71,7 +85,7 @@ def _match(softmax: ir.Node) -> _Match | None:
     value = users[0].inputs[1]
     if value is None:
         return None
-    return _Match(query, key, value, mask, scale * before_query * before_key, softcap, users[0].outputs[0])
+    return _Match(query, key, value, masks, scale * before_query * before_key, softcap, users[0].outputs[0])
 
 
 def _producer(value: ir.Value | None, op: str) -> ir.Node | None:
@@ -87,15 +101,17 @@ def _skip_nan_guard(probabilities: ir.Value) -> ir.Value:
     return probabilities
 
 
-def _split_mask(value: ir.Value | None) -> tuple[ir.Value | None, ir.Value | None]:
+def _split_masks(value: ir.Value | None) -> tuple[ir.Value | None, tuple[ir.Value, ...]]:
+    """The scores, and what is added to them (T5 adds a bias of positions and a mask)."""
     add = _producer(value, "Add")
     if add is None:
-        return value, None
-    for scores, mask in (add.inputs, reversed(add.inputs)):
+        return value, ()
+    for left, mask in (add.inputs, reversed(add.inputs)):
+        scores, masks = _split_masks(left)
         inner, _ = _split_scale(_split_softcap(scores)[0])
-        if _producer(inner, "MatMul") is not None:
-            return scores, mask
-    return value, None
+        if mask is not None and _producer(inner, "MatMul") is not None:
+            return scores, (*masks, mask)
+    return value, ()
 
 
 def _split_softcap(value: ir.Value | None) -> tuple[ir.Value | None, float]:
@@ -131,10 +147,16 @@ def _scalar(value: ir.Value | None) -> float | None:
 
 
 def _untranspose(value: ir.Value | None) -> ir.Value | None:
-    """k from Transpose(k), or from Reshape(Transpose(Reshape(k))) with batch and heads flattened."""
+    """k from Transpose(k), or from Reshape(Transpose(Reshape(k))) with batch and heads flattened.
+
+    Where k was brought to heads and transposed in one, it is brought to heads alone.
+    """
     plain = _producer(value, "Transpose")
-    if plain is not None and list(plain.attributes.get_ints("perm", [])) == [0, 1, 3, 2]:
+    perm = list(plain.attributes.get_ints("perm", [])) if plain is not None else []
+    if plain is not None and perm == [0, 1, 3, 2]:
         return plain.inputs[0]
+    if plain is not None and len(perm) == 4:
+        return _transposed(plain, [*perm[:2], perm[3], perm[2]])
     outer = _producer(value, "Reshape")
     inner = _producer(outer.inputs[0], "Transpose") if outer is not None else None
     if inner is None or list(inner.attributes.get_ints("perm", [])) != [0, 2, 1]:
@@ -143,3 +165,14 @@ def _untranspose(value: ir.Value | None) -> ir.Value | None:
     if flat is None or flat.inputs[0] is None or len(flat.inputs[0].shape or ()) != 4:
         return None
     return flat.inputs[0]
+
+
+def _transposed(node: ir.Node, perm: list[int]) -> ir.Value:
+    """The input of a Transpose, permuted in another way beside it."""
+    other = ir.node("Transpose", [node.inputs[0]], {"perm": perm}, name=f"{node.name}_heads")
+    out, old = other.outputs[0], node.outputs[0]
+    out.name, out.dtype = other.name, old.dtype
+    out.shape = None if old.shape is None else ir.Shape([*old.shape[:2], old.shape[3], old.shape[2]])
+    assert node.graph is not None
+    node.graph.insert_after(node, other)
+    return out

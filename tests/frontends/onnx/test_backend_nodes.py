@@ -18,9 +18,12 @@ from sdc.frontends.onnx.lift import CONVERTERS
 from sdc.ir.evaluate import Evaluator
 
 # What a model stores and a node test passes in: weights, axes, shapes. They become initializers.
+# The number is that of the first such input.
 STORED = {
     **dict.fromkeys(["Reshape", "Expand", "Squeeze", "Unsqueeze", "Slice", "Split", "Tile", "Gemm"], 1),
     **dict.fromkeys(["LayerNormalization", "RMSNormalization", "RotaryEmbedding"], 1),
+    **dict.fromkeys(["CumSum", "Trilu", "TopK"], 1),
+    **dict.fromkeys(["ConstantOfShape", "Range"], 0),
     **dict.fromkeys((op for op in CONVERTERS if op.startswith("Reduce")), 1),
 }
 FLOATS = ("float16", "bfloat16", "float64")
@@ -49,12 +52,13 @@ def prepared(case):
     model = onnx.ModelProto.FromString(case.model.SerializeToString())
     given, _ = case.data_sets[0]
     names = [i.name for i in model.graph.input]
-    first = {n.input[0] for n in model.graph.node if n.op_type in STORED}
-    later = {i for n in model.graph.node if n.op_type in STORED for i in n.input[1:]} - first
+    stored = [(n, STORED[n.op_type]) for n in model.graph.node if n.op_type in STORED]
+    first = {i for n, index in stored for i in n.input[:index]}
+    later = {i for n, index in stored for i in n.input[index:]} - first
     feeds = []
     for name, array in zip(names, given, strict=True):
-        if name in later and isinstance(array, np.ndarray):
-            model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+        if name in later and isinstance(array, np.ndarray | np.generic):
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
             index = next(i for i, value in enumerate(model.graph.input) if value.name == name)
             del model.graph.input[index]
         else:

@@ -141,7 +141,7 @@ def test_the_cpu_program_of_each_architecture_gives_the_evaluators_logits(cell, 
 def test_there_are_enough_cells_and_every_exception_is_needed() -> None:
     supported = [c for c in CELLS if not is_pending(c)]
     assert len({(c.architecture, c.exporter, c.variant) for c in supported}) == len(supported)
-    assert len(supported) >= 38
+    assert len(supported) >= 40
     assert [p for p in PENDING if not any(re.fullmatch(p, c.name) for c in CELLS)] == []
 
 
