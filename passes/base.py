@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -14,7 +15,10 @@ from tvm import relax
 from sdc.errors import PostconditionError
 from sdc.ir.model import Coding, Model
 
-__all__ = ["Pass", "PassContext", "PassOptions", "Progress", "check_model", "silent"]
+__all__ = ["Pass", "PassContext", "PassOptions", "Progress", "Quantiser", "Weights", "check_model", "silent"]
+
+Weights = Literal["int8", "int4", "int3", "int2"]
+Quantiser = Literal["rtn", "gptq"]
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and how many there are."""
@@ -35,6 +39,10 @@ class PassOptions:
         group: Channels that share a threshold; 0 means all of a token's.
         coding: How a count becomes a train.
         weights: Integer type of the weights.
+        quantiser: How weights become integers: ``rtn`` (each by itself, to the nearest) or ``gptq`` (layer by
+            layer, on spiking inputs; needs calibration inputs).
+        weight_group: Input channels that share a scale of a weight below 8 bits.
+        compensation: How far GPTQ first moves weights towards those that make most of spiking inputs, 0 to 1.
         q_levels: Spike levels of attention queries.
         kv_levels: Spike levels of cached keys and values.
         prob_levels: Spike levels of attention probabilities (unsigned).
@@ -46,11 +54,19 @@ class PassOptions:
     levels: int = 15
     group: int = 64
     coding: Coding = "ternary"
-    weights: Literal["int8", "int4"] = "int8"
+    weights: Weights = "int8"
+    quantiser: Quantiser = "rtn"
+    weight_group: int = 32
+    compensation: float = 1.0
     q_levels: int = 15
     kv_levels: int = 127
     prob_levels: int = 255
     seed: int = 0
+
+    @property
+    def weight_bits(self) -> int:
+        """Width of an integer weight."""
+        return int(self.weights.removeprefix("int"))
 
 
 @dataclass(frozen=True)
@@ -62,11 +78,14 @@ class PassContext:
         calibration: One entry a calibration window: tokens [n] int64 for a decoder, the tuple of the
             function's inputs for anything else.
         progress: Told about steps that take long.
+        scratch: A directory for weights that are computed once; None keeps them in memory. It must live until
+            the model has been built.
     """
 
     options: PassOptions = field(default_factory=PassOptions)
     calibration: tuple[NDArray | tuple[NDArray, ...], ...] = ()
     progress: Progress = silent
+    scratch: Path | None = None
 
     def random(self, purpose: str) -> np.random.Generator:
         """A generator that depends on the seed and on ``purpose`` only, not on what ran before."""

@@ -9,16 +9,24 @@ from numpy.typing import NDArray
 
 from sdc.errors import PostconditionError
 from sdc.ir.model import Encoding, Model
-from sdc.ir.ops import OPS, attributes
+from sdc.ir.ops import attributes
 from sdc.passes.base import PassContext, PassOptions
 from sdc.passes.graph import Graph, op_name
+from sdc.passes.spikes import dequantised
 from sdc.passes.statistics import collect_statistics
 
-__all__ = ["CLIP_RATIOS", "Calibrate", "fit_group"]
+__all__ = [
+    "CLIP_RATIOS",
+    "ROWS",
+    "Calibrate",
+    "best_clip_ratio",
+    "fit_group",
+    "fit_weight_group",
+    "sampled_outputs",
+]
 
 CLIP_RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 ROWS = 192  # sample tokens an operation
-INT4_GROUP = 32  # input channels that share a 4-bit weight's scale
 OUTPUTS = 1024  # sample outputs an operation: enough to weigh the channels of a wide head
 
 
@@ -28,14 +36,16 @@ class Calibrate:
     A linear's clip ratio is the one with the least squared error of its *output* on sample tokens,
     ||(dequantised(x) - x) W^T||^2, over W's rows (a sample of them where there are many). Attention
     operands are per head and token and are not clipped. Their names are ``name:q``, ``name:k``, ``name:v``
-    and ``name:p`` (the probabilities). Without calibration inputs nothing is clipped.
+    and ``name:p`` (the probabilities). Without calibration inputs nothing is clipped. Where weights are
+    quantised layer by layer, the ratio is left to that pass, which sees the spiking inputs.
     """
 
     name = "calibrate"
 
     def run(self, model: Model, ctx: PassContext) -> Model:
         options = ctx.options
-        statistics = collect_statistics(model, ctx, rows=ROWS) if ctx.calibration else {}
+        wanted = ctx.calibration and options.quantiser == "rtn"
+        statistics = collect_statistics(model, ctx, rows=ROWS) if wanted else {}
         graph = Graph(model)
         encodings: dict[str, Encoding] = {}
         linears = list(graph.linears())
@@ -44,10 +54,7 @@ class Calibrate:
             param = graph.param(linear.weight)
             encoding = _start(param.shape[1], options)
             if linear.name in statistics:
-                rng = ctx.random(linear.name)
-                weight = param.value()
-                if len(weight) > OUTPUTS:
-                    weight = weight[rng.choice(len(weight), OUTPUTS, replace=False)]
+                weight = sampled_outputs(param.value(), ctx.random(linear.name))
                 ratio = best_clip_ratio(statistics[linear.name].rows, weight, encoding)
                 encoding = replace(encoding, clip_ratio=ratio)
             encodings[linear.name] = encoding
@@ -76,8 +83,8 @@ def _start(width: int, options: PassOptions) -> Encoding:
         levels=options.levels,
         coding=options.coding,
         group=group,
-        weight_bits=8 if options.weights == "int8" else 4,
-        weight_group=0 if options.weights == "int8" else fit_group(group, INT4_GROUP),
+        weight_bits=options.weight_bits,
+        weight_group=0 if options.weight_bits == 8 else fit_weight_group(width, group, options.weight_group),
     )
 
 
@@ -88,25 +95,33 @@ def fit_group(width: int, group: int) -> int:
     return next(g for g in range(group, 0, -1) if width % g == 0)
 
 
-def best_clip_ratio(x: NDArray, weight: NDArray, encoding: Encoding) -> float:
+def fit_weight_group(width: int, group: int, wanted: int) -> int:
+    """The largest divisor of ``width`` up to ``wanted`` that divides ``group`` or is divided by it."""
+    sizes = (g for g in range(min(wanted or width, width), 0, -1) if width % g == 0)
+    return next(g for g in sizes if group % g == 0 or g % group == 0)
+
+
+def sampled_outputs(weight: NDArray, random: np.random.Generator) -> NDArray:
+    """Rows of a weight [N, K]: all, or :data:`OUTPUTS` of them."""
+    if len(weight) <= OUTPUTS:
+        return weight
+    return weight[random.choice(len(weight), OUTPUTS, replace=False)]
+
+
+def best_clip_ratio(x: NDArray, weight: NDArray, encoding: Encoding, target: NDArray | None = None) -> float:
     """The ratio of :data:`CLIP_RATIOS` with the least squared output error.
 
     Args:
         x: Sample inputs [R, K].
         weight: [N, K].
         encoding: Levels, group and dead zone to try with.
+        target: The inputs [R, K] whose outputs are wanted; None where they are ``x``.
     """
     gram = weight.T @ weight
+    target = x if target is None else target
     best, least = 1.0, np.inf
     for ratio in CLIP_RATIOS:
-        counts, theta = OPS["spike_encode"].reference(
-            x,
-            levels=encoding.levels,
-            group=encoding.group,
-            clip_ratio=ratio,
-            dead_zone=encoding.dead_zone,
-        )
-        error = counts * np.repeat(theta, encoding.group, -1) - x
+        error = dequantised(x, replace(encoding, clip_ratio=ratio)) - target
         loss = float(np.einsum("rk,rk->", error @ gram, error))
         if loss < least:
             best, least = ratio, loss

@@ -3,37 +3,62 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdc.errors import PassError, PostconditionError
-from sdc.ir.model import Model
-from sdc.ir.params import Param
+from sdc.ir.model import Encoding, Model
+from sdc.ir.params import FunctionSource, Param, array_param
 from sdc.passes.base import PassContext
+from sdc.passes.calibrate import ROWS, best_clip_ratio, sampled_outputs
 from sdc.passes.graph import Graph
-from sdc.passes.quantisers import quantise_rtn
+from sdc.passes.layerwise import LayerInputs, QuantisedLayer, sweep
+from sdc.passes.quantisers import (
+    Moments,
+    align_to_spikes,
+    inverse_factor,
+    on_grid,
+    quantise_gptq,
+    quantise_rtn,
+)
 from sdc.passes.rewriter import rewrite
+from sdc.passes.spikes import dequantised
 from sdc.passes.weights import WeightEdits
 
-__all__ = ["QuantiseWeights", "Quantised", "integer_params", "quantised_step"]
+__all__ = ["QuantiseWeights", "Quantised", "Stored", "integer_params", "quantised_step"]
+
+RIDGE = 0.05  # pull towards the given weight while compensating, a share of the mean squared input
 
 
 class QuantiseWeights:
-    """Appends a quantisation to the weight of each linear, by its encoding; the module stays a float one.
+    """Gives the weight of each linear values on a grid, by its encoding; the module stays a float one.
 
     So the loss by weights alone can be evaluated, before spikes come in. The spike rewrite then takes the
-    integers and the scales apart. Values are computed when they are asked for, one layer at a time.
+    integers and the scales apart. With the quantiser ``rtn``, values are computed when they are asked for, a
+    layer at a time. With ``gptq``, they are computed here, layer by layer on inputs that the layers before
+    have made spiking; each layer's clip ratio is chosen on the same inputs, by the error of its output.
     """
 
     name = "quantise-weights"
 
     def run(self, model: Model, ctx: PassContext) -> Model:
         graph = Graph(model)
-        edits = WeightEdits(graph)
         for linear in graph.linears():
             if linear.name not in model.encodings:
                 raise PassError(self.name, f"{linear.name} has no encoding; run calibrate first")
+        edits = WeightEdits(graph)
+        if ctx.options.quantiser == "gptq":
+            if not ctx.calibration:
+                raise PassError(
+                    self.name, "GPTQ needs calibration inputs; give some, or use the quantiser rtn"
+                )
+            layers = _LayerByLayer(model, ctx, edits)
+            sweep(model, ctx, layers.quantise)
+            return replace(rewrite(model, edits.visit, graph=graph), encodings=layers.encodings)
+        for linear in graph.linears():
             encoding = model.encodings[linear.name]
             edits.append_step(linear.var, 1, Quantised(encoding.weight_bits, encoding.weight_group))
         return rewrite(model, edits.visit, graph=graph)
@@ -41,8 +66,65 @@ class QuantiseWeights:
     def check(self, model: Model, ctx: PassContext) -> None:
         graph = Graph(model)
         for linear in graph.linears():
-            if quantised_step(graph.param(linear.weight)) is None:
+            param = graph.param(linear.weight)
+            if quantised_step(param) is None and not isinstance(param.source, Stored):
                 raise PostconditionError(self.name, f"the weight of {linear.name} is not quantised")
+
+
+class _LayerByLayer:
+    """GPTQ of one linear after another; keeps the integers, and the encodings as calibrated."""
+
+    def __init__(self, model: Model, ctx: PassContext, edits: WeightEdits) -> None:
+        self.ctx, self.edits = ctx, edits
+        self.encodings: dict[str, Encoding] = dict(model.encodings)
+
+    def quantise(self, seen: LayerInputs) -> QuantisedLayer:
+        name, options = seen.linear.name, self.ctx.options
+        encoding = self.encodings[name]
+        picks = np.linspace(0, len(seen.spiking) - 1, min(ROWS, len(seen.spiking))).astype(int)
+        outputs = sampled_outputs(seen.weight, self.ctx.random(name))
+        ratio = best_clip_ratio(seen.spiking[picks], outputs, encoding, seen.exact[picks])
+        encoding = replace(encoding, clip_ratio=ratio)
+        spikes = dequantised(seen.spiking, encoding)
+        moments = Moments.of(seen.exact, spikes)
+        weight = seen.weight
+        if options.compensation:
+            factor = inverse_factor(moments.spikes, RIDGE)
+            weight = align_to_spikes(weight, moments, factor, options.compensation)
+        made = quantise_gptq(weight, moments.spikes, encoding.weight_bits, encoding.weight_group)
+        self.encodings[name] = encoding
+        self.keep(seen, *made)
+        return QuantisedLayer(encoding, *made, spikes)
+
+    def keep(self, seen: LayerInputs, integers: NDArray, scales: NDArray) -> None:
+        name, var = seen.linear.name, seen.linear.var
+        source = Stored(
+            stored_param(f"{name}.q", integers, self.ctx.scratch),
+            stored_param(f"{name}.scale", scales, self.ctx.scratch),
+        )
+        self.edits.set(var, 1, Param(self.edits.own_name(var, 1), integers.shape, "float32", source))
+
+
+def stored_param(name: str, array: NDArray, folder: Path | None) -> Param:
+    """A parameter whose values lie in a file of ``folder``, or in memory where that is None."""
+    if folder is None:
+        return array_param(name, array)
+    path = folder / f"{len(list(folder.iterdir()))}.npy"
+    np.save(path, array)
+    source = FunctionSource(partial(np.load, path), "computed once, in a file")
+    return Param(name, tuple(array.shape), str(array.dtype), source)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A weight [N, K] whose integers and scales have been computed."""
+
+    integers: Param
+    scales: Param
+
+    def load(self) -> NDArray:
+        """Integers times scales, float32."""
+        return on_grid(self.integers.value(), self.scales.value())
 
 
 @dataclass(frozen=True)
@@ -53,9 +135,7 @@ class Quantised:
     group: int
 
     def __call__(self, array: NDArray) -> NDArray:
-        integers, scale = quantise_rtn(array.astype(np.float32), self.bits, self.group)
-        width = array.shape[1] // scale.shape[1]
-        return integers.astype(np.float32) * np.repeat(scale, width, 1)
+        return on_grid(*quantise_rtn(array.astype(np.float32), self.bits, self.group))
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape
@@ -78,6 +158,8 @@ def integer_params(param: Param, name: str) -> tuple[Param, Param]:
     Raises:
         PassError: The weight is not quantised.
     """
+    if isinstance(param.source, Stored):
+        return param.source.integers, param.source.scales
     step = quantised_step(param)
     if step is None:
         raise PassError("rewrite-matmul-to-spikes", f"the weight of {name} is not quantised")

@@ -61,11 +61,14 @@ def collect_statistics(model: Model, ctx: PassContext, rows: int = 0) -> dict[st
     return collector.result()
 
 
-def calibration_inputs(model: Model, ctx: PassContext) -> Iterator[tuple[int, tuple[NDArray, ...]]]:
+def calibration_inputs(
+    model: Model, ctx: PassContext, *, all_together: bool = False
+) -> Iterator[tuple[int, tuple[NDArray, ...]]]:
     """Inputs of the entry function for each run, and how many windows that run holds.
 
     Windows of a decoder are token ids; those of one length run together, as many as memory for their logits
-    allows. Caches start empty. Windows of any other model are the function's inputs themselves.
+    allows, or all of them. Caches start empty. Windows of any other model are the function's inputs
+    themselves.
     """
     if model.info.kind != "decoder":
         for window in ctx.calibration:
@@ -77,6 +80,7 @@ def calibration_inputs(model: Model, ctx: PassContext) -> Iterator[tuple[int, tu
         by_length.setdefault(len(flat), []).append(flat)
     for length, windows in by_length.items():
         step = max(1, _LOGIT_BYTES // (4 * max(1, length * model.info.vocab)))
+        step = len(windows) if all_together else step
         for start in range(0, len(windows), step):
             batch = np.stack(windows[start : start + step])
             yield len(batch), (batch, np.asarray(0, np.int64), *_empty_caches(model, len(batch)))
@@ -86,7 +90,9 @@ def _empty_caches(model: Model, batch: int) -> tuple[NDArray, ...]:
     function = model.module[model.entry]
     caches = list(function.params)[2 : int(function.attrs["num_input"])]
     return tuple(
-        np.zeros((batch, *[int(d) for d in cache.ty.shape.values[1:]]), str(cache.ty.dtype))
+        np.broadcast_to(
+            np.zeros((), str(cache.ty.dtype)), (batch, *[int(d) for d in cache.ty.shape.values[1:]])
+        )
         for cache in caches
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdc import __version__
 from sdc.artefact import staged, write_manifest
@@ -19,7 +20,10 @@ from sdc.ir.model import Model
 from sdc.runtime import Program, copy_tokenizer
 from sdc.source import Source, open_source
 
-__all__ = ["Compiled", "compile", "compile_to", "lift", "load"]
+if TYPE_CHECKING:
+    from sdc.passes.base import PassOptions
+
+__all__ = ["Compiled", "compile", "compile_to", "lift", "load", "pass_options"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -121,33 +125,26 @@ def compile_to(
             lifted = lift(source, config)
             windows, note = calibration_for(lifted, config, folder)
             lifted = lifted.with_note(note)
+        scratch = folder / "scratch"
+        scratch.mkdir()
         with phases("passes"):
-            ctx = PassContext(_options(config), windows, progress)
+            ctx = PassContext(pass_options(config), windows, progress, scratch)
             spiking = run_passes(lifted, compile_passes(), ctx, dump_ir=config.dump_ir, verify=config.verify)
         with phases("build"):
             built = target.build(spiking, config, folder, progress)
         with phases("write"):
+            shutil.rmtree(scratch)
             content = _content(source, config, spiking, built.manifest)
             (folder / "calibration.json").write_bytes(canonical(_calibration(spiking, windows, note)))
             manifest = write_manifest(folder, content)
     return Compiled(Path(out), manifest, phases.seconds)
 
 
-def _options(config: CompileConfig) -> Any:
+def pass_options(config: CompileConfig) -> PassOptions:
+    """The settings that passes read."""
     from sdc.passes.base import PassOptions
 
-    names = (
-        "smoothing",
-        "block",
-        "levels",
-        "group",
-        "coding",
-        "weights",
-        "q_levels",
-        "kv_levels",
-        "prob_levels",
-    )
-    return PassOptions(**{name: getattr(config, name) for name in (*names, "seed")})
+    return PassOptions(**{f.name: getattr(config, f.name) for f in fields(PassOptions)})
 
 
 def _content(

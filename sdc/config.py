@@ -20,12 +20,16 @@ class CompileConfig(BaseModel):
     Attributes:
         target: Where the program runs.
         weights: Integer type of the weights.
+        quantiser: How weights become integers: ``gptq`` (errors made good, layer by layer on spiking inputs)
+            or ``rtn`` (each to the nearest). Left out: rtn for int8, gptq below.
+        weight_group: Input channels that share a scale of a weight below 8 bits.
+        compensation: How far GPTQ first moves weights towards those that make most of spiking inputs.
         levels: Largest spike count D of a linear's inputs.
         group: Channels that share a threshold; 0 means all of a token's.
         coding: How a count becomes a train of spikes.
         calibration: A text to calibrate on; None means sdc's demo text.
-        calibration_windows: Pieces of that text to run.
-        calibration_window: Tokens a piece.
+        calibration_windows: Pieces of that text to run. Left out: 8, or 16 for GPTQ.
+        calibration_window: Tokens a piece. Left out: 128, or 256 for GPTQ.
         max_seq: Tokens that the cache holds; None means 2048, or the model's context where shorter.
         seed: Seed of everything random.
         smoothing: Exponent of the smoothing scales (SmoothQuant, arXiv 2211.10438); 0 turns it off.
@@ -43,7 +47,10 @@ class CompileConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     target: Literal["cpu", "cuda", "neuro"] = "cpu"
-    weights: Literal["int8", "int4"] = "int8"
+    weights: Literal["int8", "int4", "int3", "int2"] = "int8"
+    quantiser: Literal["rtn", "gptq"] = "rtn"
+    weight_group: Annotated[int, Field(ge=1)] = 32
+    compensation: Annotated[float, Field(ge=0, le=1)] = 1.0
     levels: Annotated[int, Field(ge=1, le=127)] = 15
     group: Annotated[int, Field(ge=0)] = 64
     coding: Literal["ternary", "bitwise", "binary"] = "ternary"
@@ -61,6 +68,19 @@ class CompileConfig(BaseModel):
     verify: bool = False
     dump_ir: Path | None = None
     emit_isa: Path | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Values for the settings whose default depends on others."""
+        filled = dict(settings)
+        if filled.get("quantiser") is None:
+            filled["quantiser"] = "rtn" if filled.get("weights", "int8") == "int8" else "gptq"
+        long = filled["quantiser"] == "gptq"
+        for name, short, wide in (("calibration_windows", 8, 16), ("calibration_window", 128, 256)):
+            if filled.get(name) is None:
+                filled[name] = wide if long else short
+        return filled
 
     @model_validator(mode="after")
     def _block_is_a_power_of_two(self) -> CompileConfig:

@@ -17,12 +17,18 @@ def test_defaults_are_those_of_the_passes():
         assert getattr(config, name) == value
 
 
+def test_weights_below_8_bits_are_quantised_layer_by_layer_on_more_text():
+    config = CompileConfig.of(weights="int4")
+    assert (config.quantiser, config.calibration_windows, config.calibration_window) == ("gptq", 16, 256)
+    assert CompileConfig.of(weights="int4", quantiser="rtn", calibration_window=64).calibration_window == 64
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"levels": 0}, "levels = 0"),
         ({"levels": 128}, "levels = 128"),
-        ({"weights": "int3"}, "weights = 'int3'"),
+        ({"weights": "int5"}, "weights = 'int5'"),
         ({"coding": "morse"}, "coding = 'morse'"),
         ({"block": 48}, "power of two"),
         ({"smoothing": 1.5}, "smoothing = 1.5"),

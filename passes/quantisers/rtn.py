@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["largest_integer", "quantise_rtn"]
+__all__ = ["largest_integer", "on_grid", "quantise_rtn"]
 
 SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
 
@@ -47,3 +47,8 @@ def quantise_rtn(weight: NDArray, bits: int, group: int = 0) -> tuple[NDArray, N
 def _round(groups: NDArray, scale: NDArray, top: np.float32) -> NDArray:
     safe = np.where(scale > 0, scale, np.float32(1))
     return np.clip(np.rint(groups / safe), -top, top)
+
+
+def on_grid(integers: NDArray, scales: NDArray) -> NDArray:
+    """Integers [N, K] times scales [N, groups], float32 [N, K]."""
+    return integers.astype(np.float32) * np.repeat(scales, integers.shape[1] // scales.shape[1], 1)

@@ -28,7 +28,7 @@ app = typer.Typer(
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the traceback.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Weights = Annotated[str, typer.Option(help="Weights: int8 or int4.")]
+Weights = Annotated[str, typer.Option(help="Weights: int8, int4, int3 or int2.")]
 Levels = Annotated[int, typer.Option(help="Largest spike count D of a linear's inputs.")]
 Group = Annotated[int, typer.Option(help="Channels that share a threshold; 0: all of a token's.")]
 Coding = Annotated[str, typer.Option(help="How counts become trains: ternary, bitwise or binary.")]

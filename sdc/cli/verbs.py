@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sdc.api import compile_to, lift
+from sdc.api import compile_to, lift, pass_options
 from sdc.artefact import MANIFEST, open_artefact
 from sdc.calibration import calibration_for
 from sdc.cli.progress import Bars
@@ -20,7 +20,7 @@ from sdc.config import CompileConfig
 from sdc.data import demo_text
 from sdc.errors import ConfigError
 from sdc.evaluation import Evaluation, Reference, evaluate, open_reference
-from sdc.passes.base import PassContext, PassOptions
+from sdc.passes.base import PassContext
 from sdc.passes.pipeline import run_passes
 from sdc.passes.registry import find_pass
 from sdc.runtime import Program
@@ -199,14 +199,7 @@ def print_module(path: Path, passes: Sequence[str], settings: Mapping[str, Any],
         source = open_source(path, bars)
         model = lift(source, config)
         windows, _ = calibration_for(model, config, source.onnx.parent)
-        options = PassOptions(
-            levels=config.levels,
-            group=config.group,
-            coding=config.coding,
-            weights=config.weights,
-            seed=config.seed,
-        )
-        ctx = PassContext(options, windows, bars)
+        ctx = PassContext(pass_options(config), windows, bars)
         model = run_passes(model, chosen, ctx, dump_ir=config.dump_ir, verify=config.verify)
     print(model.module.script())
 

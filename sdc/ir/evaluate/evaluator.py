@@ -19,7 +19,7 @@ from sdc.ir.evaluate.symbolic import bind_shape, evaluate_prim
 from sdc.ir.model import Model
 from sdc.ir.ops import OPS, attributes
 
-__all__ = ["Evaluator", "Event", "Hook", "PendingAccumulator"]
+__all__ = ["Evaluator", "Event", "Frame", "Hook", "PendingAccumulator", "lifetimes"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Evaluator:
             SdcError: An input does not have the declared shape, or a weight is missing.
         """
         relax_function = self.model.module[function]
-        frame = _Frame(self, relax_function)
+        frame = Frame(self, relax_function)
         frame.bind_inputs(function, inputs)
         result = frame.execute()
         return result if isinstance(result, tuple) else (result,)
@@ -89,7 +89,7 @@ class Evaluator:
         return value
 
 
-class _Frame:
+class Frame:
     """The values of one function's variables while it runs."""
 
     def __init__(self, owner: Evaluator, function: relax.Function) -> None:
@@ -116,17 +116,21 @@ class _Frame:
 
     def execute(self) -> Any:
         bindings = [b for block in self.function.body.blocks for b in block.bindings]
-        last_use, readout_only = _lifetimes(bindings, self.function.body.body)
+        last_use, readout_only = lifetimes(bindings, self.function.body.body)
         for index, binding in enumerate(bindings):
-            if isinstance(binding, relax.MatchCast):
-                value = self.value(binding.value)
-                bind_shape(str(binding.var.name), binding.ty, np.shape(value), self.symbols)
-                self.values[binding.var] = value
-            else:
-                self.values[binding.var] = self.evaluate(binding.value, binding.var in readout_only)
+            self.step(binding, binding.var in readout_only)
             for var in last_use.get(index, ()):
                 self.values.pop(var, None)
         return self.value(self.function.body.body)
+
+    def step(self, binding: Any, readout_only: bool = False) -> None:
+        """Computes one binding's value."""
+        if isinstance(binding, relax.MatchCast):
+            value = self.value(binding.value)
+            bind_shape(str(binding.var.name), binding.ty, np.shape(value), self.symbols)
+            self.values[binding.var] = value
+        else:
+            self.values[binding.var] = self.evaluate(binding.value, readout_only)
 
     def evaluate(self, expr: relax.Expr, readout_only: bool) -> Any:
         if not isinstance(expr, relax.Call):
@@ -176,7 +180,7 @@ class _Frame:
         raise SdcError(f"the evaluator does not know the expression {type(expr).__name__}: {expr}")
 
 
-def _lifetimes(bindings: list[Any], result: Any) -> tuple[dict[int, list[Any]], set[Any]]:
+def lifetimes(bindings: list[Any], result: Any) -> tuple[dict[int, list[Any]], set[Any]]:
     """Variables that die after each binding, and those that only readouts consume."""
     last: dict[Any, int] = {}
     uses: dict[Any, set[bool]] = {}

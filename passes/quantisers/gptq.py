@@ -1,0 +1,164 @@
+"""GPTQ: integers of a weight, each column's rounding error made good by the columns after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import lapack
+
+from sdc.passes.quantisers.rtn import largest_integer
+
+__all__ = ["Moments", "align_to_spikes", "inverse_factor", "quantise_gptq"]
+
+SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+DAMP = 0.01  # of the mean diagonal; GPTQ (arXiv 2210.17323), section 3.3, step 3
+BLOCK = 64  # columns whose updates of the rest are applied together; GPTQ, section 3.3, step 2
+ROWS = 4096  # rows worked on together: their block stays in the cache
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Second moments of a linear's inputs over the calibration tokens.
+
+    Attributes:
+        spikes: [K, K] float32, sum of s s^T, where s is the dequantised spiking input.
+        cross: [K, K] float32, sum of x s^T, where x is the input of the float model.
+    """
+
+    spikes: NDArray
+    cross: NDArray
+
+    @staticmethod
+    def of(x: NDArray, spikes: NDArray) -> Moments:
+        """From inputs [T, K] of the float model and of the spiking one."""
+        return Moments(spikes.T @ spikes, x.T @ spikes)
+
+
+def inverse_factor(hessian: NDArray, damp: float = DAMP) -> NDArray:
+    """U, upper triangular, with U^T U = (hessian + damp * mean diagonal * I)^-1; float64 [K, K].
+
+    Channels that never fire get the identity: they hold no information, and damping alone would let them blow
+    up. With H = R R^T for an upper R (the Cholesky factor from the last column on), U = R^-1.
+
+    Raises:
+        ValueError: The matrix is not positive definite even so (it holds NaN, or is far from symmetric).
+    """
+    wide = hessian.astype(np.float64)
+    diagonal = wide.diagonal().copy()
+    dead = diagonal <= 0
+    mean = float(diagonal[~dead].mean()) if not dead.all() else 1.0
+    wide[np.diag_indices_from(wide)] = np.where(dead, mean, diagonal) + damp * mean
+    lower, failed = lapack.dpotrf(wide[::-1, ::-1], lower=1, clean=1, overwrite_a=1)
+    if failed:
+        raise ValueError(f"the Hessian is not positive definite (leading minor {failed})")
+    factor, failed = lapack.dtrtri(np.ascontiguousarray(lower[::-1, ::-1]), lower=0)
+    if failed:
+        raise ValueError(f"the Hessian's factor is singular at column {failed}")
+    return np.asarray(factor)
+
+
+def align_to_spikes(weight: NDArray, moments: Moments, factor: NDArray, strength: float) -> NDArray:
+    """The weight that makes most of the spiking inputs: W + strength * W (C - H) (H + damp I)^-1.
+
+    The ridge solution, around W, of min ||W X - W' S||^2: the rounding of activations, and what the layers
+    before lost, is made good as far as linear algebra can (GPTAQ, arXiv 2504.02692, states the same problem).
+
+    Args:
+        weight: [N, K] float32.
+        factor: :func:`inverse_factor` of ``moments.spikes``, with the ridge as its damping.
+        strength: 0 leaves W as it is, 1 is the full solution.
+    """
+    if strength == 0:
+        return weight
+    narrow = factor.astype(np.float32)
+    change = (weight @ (moments.cross - moments.spikes)) @ narrow.T @ narrow
+    return weight + np.float32(strength) * change
+
+
+def quantise_gptq(
+    weight: NDArray, hessian: NDArray, bits: int, group: int = 0, *, damp: float = DAMP, order: bool = True
+) -> tuple[NDArray, NDArray]:
+    """Integers and scales that keep ``weight @ inputs``, by GPTQ (arXiv 2210.17323).
+
+    Columns are rounded one after another; the error of each is spread over those not yet rounded, by the
+    inverse Hessian. A scale is fitted when its group's turn comes, on the weights as they are by then:
+    the shrink of max|w| / top with the least squared error, columns weighted by the energy of their inputs.
+
+    Args:
+        weight: [N, K] float32.
+        hessian: [K, K], sum of x x^T.
+        bits: 2 to 8.
+        group: Columns that share a scale; 0 for a whole row. Divides K.
+        damp: Added to the diagonal, as a share of its mean.
+        order: Groups, and columns within them, by falling energy (act order); else as they stand.
+
+    Returns:
+        Integers [N, K] int8 and scales [N, K / group] float32; a group of zeros has scale 0.
+    """
+    width = weight.shape[1]
+    group = group or width
+    energy = hessian.diagonal().astype(np.float64)
+    turn = _turns(energy, group) if order else np.arange(width)
+    factor = inverse_factor(hessian[np.ix_(turn, turn)], damp).astype(np.float32)
+    pull = energy[turn].astype(np.float32)
+    integers = np.empty(weight.shape, np.int8)
+    scales = np.empty((len(weight), width // group), np.float32)
+    for start in range(0, len(weight), ROWS):
+        rows = slice(start, start + ROWS)
+        columns = np.array(weight[rows, turn].T, np.float32, order="C")
+        found, fitted = _round_columns(columns, factor, pull, largest_integer(bits), group, bits < 8)
+        integers[rows, turn] = found.T
+        scales[rows, turn[::group] // group] = fitted.T
+    return integers, scales
+
+
+def _turns(energy: NDArray, group: int) -> NDArray:
+    """Columns in the order of rounding; a group stays together."""
+    by_group = energy.reshape(-1, group)
+    inside = np.argsort(-by_group, axis=1, kind="stable")
+    outside = np.argsort(-by_group.sum(1), kind="stable")
+    turns: NDArray = (inside + group * np.arange(len(by_group))[:, None])[outside].reshape(-1)
+    return turns
+
+
+def _round_columns(
+    columns: NDArray, factor: NDArray, pull: NDArray, top: int, group: int, search: bool
+) -> tuple[NDArray, NDArray]:
+    """Integers [K, N] int8 and scales [K / group, N] of ``columns`` [K, N] float32, which is used up."""
+    width, rows = columns.shape
+    integers = np.empty((width, rows), np.int8)
+    scales = np.empty((width // group, rows), np.float32)
+    largest = np.float32(top)
+    error = np.empty((min(BLOCK, width), rows), np.float32)
+    for start in range(0, width, BLOCK):
+        stop = min(start + BLOCK, width)
+        for k in range(start, stop):
+            if k % group == 0:
+                scale = _fit(columns[k : k + group], pull[k : k + group], largest, search)
+                scales[k // group] = scale
+                divisor = np.where(scale > 0, scale, np.float32(1))
+            rounded = np.clip(np.rint(columns[k] / divisor), -largest, largest)
+            integers[k] = rounded
+            error[k - start] = (columns[k] - rounded * scale) / factor[k, k]
+            columns[k + 1 : stop] -= factor[k, k + 1 : stop, None] * error[k - start]
+        columns[stop:] -= factor[start:stop, stop:].T @ error[: stop - start]
+    return integers, scales
+
+
+def _fit(columns: NDArray, pull: NDArray, top: np.float32, search: bool) -> NDArray:
+    """The scale of each row [N] for columns [group, N], by squared error weighted with ``pull`` [group]."""
+    peak = np.abs(columns).max(0)
+    if not search:
+        best: NDArray = peak / top
+        return best
+    best, least = np.zeros_like(peak), np.full_like(peak, np.inf)
+    for shrink in SHRINK:
+        scale = peak * np.float32(shrink) / top
+        safe = np.where(scale > 0, scale, np.float32(1))
+        gap = np.clip(np.rint(columns / safe), -top, top) * scale - columns
+        loss = pull @ np.square(gap)
+        better = loss < least
+        best, least = np.where(better, scale, best), np.where(better, loss, least)
+    return best
