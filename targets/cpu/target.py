@@ -10,9 +10,11 @@ from typing import Any
 from sdc.ir.model import Model
 from sdc.targets.base import BuildResult, Progress, Runner, StatelessRunner
 from sdc.targets.cpu.isa import LEVELS, Isa, best_level
-from sdc.targets.cpu.library import load_objects, save_objects
-from sdc.targets.cpu.program import CHUNK, Lowered, compile_module, lower_model
-from sdc.targets.cpu.runner import DecoderRunner, GraphRunner, Signature
+from sdc.targets.cpu.lower.lowering import Lowering
+from sdc.targets.fused.library import load_objects, save_objects
+from sdc.targets.fused.packed import PackedWeights
+from sdc.targets.fused.program import CHUNK, Lowered, compile_module, lower_model
+from sdc.targets.fused.runner import DecoderRunner, GraphRunner, HostMemory, Signature
 from sdc.targets.weights import map_weights, write_weights
 
 __all__ = ["CpuTarget"]
@@ -44,8 +46,8 @@ class CpuTarget:
         lowered: Lowered | None = None
         for number, isa in enumerate(levels):
             progress(f"compile for {isa.name}", number, len(levels))
-            lowered = lower_model(model, isa)
-            paths = save_objects(compile_module(lowered, isa), out, isa.name)
+            lowered = lower_model(model, Lowering(isa, PackedWeights(model.params)))
+            paths = save_objects(compile_module(lowered.module, isa.target(), isa.name), out, isa.name)
             files += paths
             objects[isa.name] = [p.name for p in paths]
         progress("compile", len(levels), len(levels))
@@ -63,8 +65,8 @@ class CpuTarget:
         signature = Signature.from_json(manifest["signature"])
         weights = map_weights(artefact / manifest["weights"])
         if signature.kind == "decoder":
-            return DecoderRunner(module, signature, weights)
-        return GraphRunner(module, signature, weights)
+            return DecoderRunner(module, signature, weights, HostMemory())
+        return GraphRunner(module, signature, weights, HostMemory())
 
     def _levels(self) -> tuple[Isa, ...]:
         if self.levels is not None:

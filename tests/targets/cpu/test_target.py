@@ -18,7 +18,9 @@ from sdc.ir.params import array_param
 from sdc.targets.base import BuildResult
 from sdc.targets.cpu import CpuTarget
 from sdc.targets.cpu.isa import best_level
-from sdc.targets.cpu.program import lower_model
+from sdc.targets.cpu.lower.lowering import Lowering
+from sdc.targets.fused.packed import PackedWeights
+from sdc.targets.fused.program import lower_model
 
 TOKENS = np.random.default_rng(4).integers(0, 64, 20)
 
@@ -109,7 +111,8 @@ def _folder(path: Path) -> Path:
 def test_a_layer_takes_at_most_nine_kernels_when_its_linears_are_merged() -> None:
     def launches(layers: int) -> int:
         model = spiking_form(tiny_llama(layers=layers, head_dim=16), SpikeOptions())
-        return lower_model(model, best_level()).launches["decode"]
+        lowering = Lowering(best_level(), PackedWeights(model.params))
+        return lower_model(model, lowering).launches["decode"]
 
     # q, k, v are three linears here, gate and up two: three launches more than when merged.
     assert launches(3) - launches(2) - 3 <= 9

@@ -1,4 +1,4 @@
-"""The functions of a CPU program, specialised and lowered for one instruction set."""
+"""The functions of a program, specialised and lowered, and their compilation."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from tvm import relax, te, tirx, topi
 from sdc.errors import TargetError
 from sdc.ir.model import Model
 from sdc.ir.ops import shape_of
-from sdc.targets.cpu.isa import Isa
-from sdc.targets.cpu.lower.lowering import Lowering
 from sdc.targets.fused.packed import PackedWeights, State
+from sdc.targets.fused.rebuild import Rebuild
 
 __all__ = ["CHUNK", "Lowered", "compile_module", "lower_model"]
 
@@ -39,14 +38,16 @@ class Lowered:
     launches: dict[str, int]
 
 
-def lower_model(model: Model, isa: Isa) -> Lowered:
+def lower_model(model: Model, lowering: Rebuild) -> Lowered:
     """``prefill``, ``score`` and ``decode`` of a decoder, or ``main`` of a stateless graph.
+
+    Args:
+        model: After the spike rewrite.
+        lowering: The target's, fresh.
 
     Raises:
         TargetError: The module holds something that cannot be compiled.
     """
-    weights = PackedWeights(model.params)
-    lowering = Lowering(isa, weights)
     if model.info.kind == "decoder":
         whole, single = _bound(model, {"batch": 1}), _bound(model, {"batch": 1, "seq": 1})
         lowering.add("decode", single)
@@ -54,7 +55,7 @@ def lower_model(model: Model, isa: Isa) -> Lowered:
         lowering.add("score", whole, bound=min(CHUNK, model.info.max_seq))
     else:
         lowering.add("main", model.module["main"])
-    return Lowered(lowering.builder.finalize(), weights, tuple(lowering.states), lowering.launches)
+    return Lowered(lowering.builder.finalize(), lowering.weights, tuple(lowering.states), lowering.launches)
 
 
 def _bound(model: Model, sizes: dict[str, int]) -> relax.Function:
@@ -66,17 +67,16 @@ def _bound(model: Model, sizes: dict[str, int]) -> relax.Function:
     return function.bind_symbolic_vars(present) if present else function
 
 
-def compile_module(lowered: Lowered, isa: Isa) -> relax.VMExecutable:
-    """Machine code of a lowered program.
+def compile_module(module: tvm.IRModule, target: tvm.target.Target, name: str) -> relax.VMExecutable:
+    """Machine code of a lowered program; ``name`` of the target is for messages.
 
     Raises:
         TargetError: TVM cannot compile it.
     """
-    target = isa.target()
     try:
-        return tvm.compile(lowered.module, target=target, relax_pipeline=_pipeline())
+        return tvm.compile(module, target=target, relax_pipeline=_pipeline())
     except (RuntimeError, ValueError, TypeError) as error:
-        raise TargetError(f"TVM could not compile the program for {isa.name}: {error}") from error
+        raise TargetError(f"TVM could not compile the program for {name}: {error}") from error
 
 
 def _pipeline() -> tvm.transform.Pass:

@@ -1,11 +1,11 @@
-"""Running a loaded CPU program: weights memory-mapped, caches in place, nothing allocated by us per token."""
+"""Running a loaded program: caches in place, nothing allocated by us per token."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import tvm
@@ -15,12 +15,12 @@ from tvm import relax
 from sdc.errors import NumericsError, TargetError
 from sdc.ir.model import Model
 from sdc.ir.ops import shape_of
-from sdc.targets.cpu.firing import watched
-from sdc.targets.cpu.program import Lowered
 from sdc.targets.firing import Firing
 from sdc.targets.fused.packed import State
+from sdc.targets.fused.program import Lowered
+from sdc.targets.fused.watch import watched
 
-__all__ = ["DecoderRunner", "GraphRunner", "Signature"]
+__all__ = ["Cell", "DecoderRunner", "GraphRunner", "HostMemory", "Memory", "Signature"]
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,69 @@ def _output_names(function: relax.Function) -> list[str]:
     return [f"output_{i}" for i in range(count)]
 
 
-def _machine(module: Any) -> relax.VirtualMachine:
-    """A virtual machine on as many threads as this process may use.
+class Cell(Protocol):
+    """A tensor of one number that every call reads."""
 
-    TVM counts half of an x86 machine's processors, taking them for hyper-threads, unless told.
-    """
-    os.environ.setdefault("TVM_NUM_THREADS", str(len(os.sched_getaffinity(0))))
-    return relax.VirtualMachine(module, tvm.cpu())
+    tensor: Any
+
+    def set(self, value: int) -> None:
+        """Writes the number."""
+        ...
 
 
-def _tensors(signature: Signature, weights: Mapping[str, NDArray]) -> list[Any]:
-    """The weights as tensors on the mapped memory: no copy is made."""
-    return [tvm.runtime.from_dlpack(weights[name]) for name in signature.weights]
+class Memory(Protocol):
+    """Where a program's tensors lie, and the machine that runs on them."""
+
+    def machine(self, module: Any) -> relax.VirtualMachine:
+        """A virtual machine for a loaded module."""
+        ...
+
+    def weight(self, array: NDArray) -> Any:
+        """A weight, kept for good."""
+        ...
+
+    def tensor(self, array: NDArray) -> Any:
+        """A copy of an array."""
+        ...
+
+    def cell(self, shape: tuple[int, ...]) -> Cell:
+        """An int64 tensor with one element, 0."""
+        ...
+
+
+class _HostCell:
+    """Written through a view: setting a number is all that a token costs in Python."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.tensor = tvm.runtime.tensor(np.zeros(shape, np.int64))
+        self._view = np.from_dlpack(self.tensor)
+
+    def set(self, value: int) -> None:
+        self._view[...] = value
+
+
+class HostMemory:
+    """See :class:`Memory`: this machine's memory; weights stay where they are mapped."""
+
+    def machine(self, module: Any) -> relax.VirtualMachine:
+        """On as many threads as this process may use.
+
+        TVM counts half of an x86 machine's processors, taking them for hyper-threads, unless told.
+        """
+        os.environ.setdefault("TVM_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+        return relax.VirtualMachine(module, tvm.cpu())
+
+    def weight(self, array: NDArray) -> Any:
+        """No copy is made."""
+        return tvm.runtime.from_dlpack(array)
+
+    def tensor(self, array: NDArray) -> Any:
+        """A copy of an array."""
+        return tvm.runtime.tensor(array)
+
+    def cell(self, shape: tuple[int, ...]) -> Cell:
+        """An int64 tensor with one element, 0."""
+        return _HostCell(shape)
 
 
 def _check_finite(logits: NDArray) -> None:
@@ -117,27 +168,26 @@ def _check_finite(logits: NDArray) -> None:
 class DecoderRunner:
     """See :class:`sdc.targets.base.Runner`."""
 
-    def __init__(self, module: Any, signature: Signature, weights: Mapping[str, NDArray]) -> None:
-        self._signature = signature
-        self._machine = _machine(module)
+    def __init__(
+        self, module: Any, signature: Signature, weights: Mapping[str, NDArray], memory: Memory
+    ) -> None:
+        self._signature, self._memory = signature, memory
+        self._machine = memory.machine(module)
         self._mapped = weights
-        self._weights = _tensors(signature, weights)
+        self._weights = [memory.weight(weights[name]) for name in signature.weights]
         self._functions = {name: self._machine[name] for name in ("prefill", "decode", "score")}
-        # Views of tensors that every call reads: writing a number is all that a token costs in Python.
-        self._token_tensor = tvm.runtime.tensor(np.zeros((1, 1), np.int64))
-        self._position_tensor = tvm.runtime.tensor(np.zeros((), np.int64))
-        self._token = np.from_dlpack(self._token_tensor)
-        self._position = np.from_dlpack(self._position_tensor)
-        self._states = [tvm.runtime.tensor(np.zeros(s.shape, s.dtype)) for s in signature.states]
+        self._token, self._place = memory.cell((1, 1)), memory.cell(())
+        self._position = 0
+        self._states = [memory.tensor(np.zeros(s.shape, s.dtype)) for s in signature.states]
 
     @property
     def position(self) -> int:
         """Tokens that the cache holds."""
-        return int(self._position)
+        return self._position
 
     def reset(self) -> None:
         """Forgets all tokens."""
-        self._position[()] = 0
+        self._move(0)
 
     def prefill(self, tokens: NDArray | Sequence[int]) -> NDArray:
         """Appends tokens [n]; the last one's logits [vocab]."""
@@ -148,8 +198,8 @@ class DecoderRunner:
     def decode(self, token: int) -> NDArray:
         """Appends one token; its logits [vocab]."""
         self._room(1)
-        self._token[0, 0] = self._known(np.asarray([token]))[0]
-        logits = self._call("decode", self._token_tensor, 1)
+        self._token.set(int(self._known(np.asarray([token]))[0]))
+        logits = self._call("decode", self._token.tensor, 1)
         _check_finite(logits)
         return logits[-1]
 
@@ -194,16 +244,20 @@ class DecoderRunner:
             )
 
     def _run(self, name: str, tokens: NDArray) -> NDArray:
-        return self._call(name, tvm.runtime.tensor(tokens[None]), tokens.size)
+        return self._call(name, self._memory.tensor(tokens[None]), tokens.size)
+
+    def _move(self, position: int) -> None:
+        self._position = position
+        self._place.set(position)
 
     def _call(self, name: str, tokens: Any, count: int) -> NDArray:
-        made = self._functions[name](tokens, self._position_tensor, *self._states, *self._weights)
+        made = self._functions[name](tokens, self._place.tensor, *self._states, *self._weights)
         if not isinstance(made, tvm.runtime.Tensor):
             made, *states = made
             fresh = iter(states)
             kept = zip(self._states, self._signature.states, strict=True)
             self._states = [old if s.in_place else next(fresh) for old, s in kept]
-        self._position[()] = self.position + count
+        self._move(self._position + count)
         logits = made.numpy()
         return logits.reshape(-1, logits.shape[-1])
 
@@ -211,11 +265,13 @@ class DecoderRunner:
 class GraphRunner:
     """See :class:`sdc.targets.base.StatelessRunner`."""
 
-    def __init__(self, module: Any, signature: Signature, weights: Mapping[str, NDArray]) -> None:
-        self._signature = signature
-        self._machine = _machine(module)
+    def __init__(
+        self, module: Any, signature: Signature, weights: Mapping[str, NDArray], memory: Memory
+    ) -> None:
+        self._signature, self._memory = signature, memory
+        self._machine = memory.machine(module)
         self._mapped = weights
-        self._weights = _tensors(signature, weights)
+        self._weights = [memory.weight(weights[name]) for name in signature.weights]
 
     def call(self, inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
         """Runs the graph.
@@ -244,4 +300,4 @@ class GraphRunner:
         if array is None or not fits:
             got = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
             raise TargetError(f'input "{name}" must be {dtype} {list(shape)} (-1: any length), got {got}')
-        return tvm.runtime.tensor(np.asarray(array, order="C"))
+        return self._memory.tensor(np.asarray(array, order="C"))
