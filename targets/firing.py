@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdc.ir.coding import time_steps
+
 __all__ = ["Firing", "OpFiring"]
 
 
@@ -47,6 +49,13 @@ class OpFiring:
         self.bit_synops += int((bits * fan_out).sum())
         self.finite &= bool(np.isfinite(theta).all())
 
+    def add_visible(self, counts: NDArray, seen: NDArray, fan_out: int) -> None:
+        """Adds probability counts [n, S]; those that are not ``seen`` [n, S] are 0 and do not exist."""
+        hidden = int(seen.size - np.count_nonzero(seen))
+        self.add(counts, np.ones(1, np.float32), fan_out)
+        self.neurons -= hidden
+        self.silent -= hidden
+
     def merge(self, other: OpFiring) -> None:
         """Adds the sums of another run."""
         for name in ("neurons", "silent", "rate_spikes", "bit_spikes", "rate_synops", "bit_synops"):
@@ -62,16 +71,19 @@ class Firing:
         tokens: Tokens that ran.
         linears: Every linear in the order of the program.
         attentions: The queries of every attention in the order of the program.
+        probabilities: The attention probabilities of each of them, where they were counted.
     """
 
     tokens: int = 0
     linears: list[OpFiring] = field(default_factory=list)
     attentions: list[OpFiring] = field(default_factory=list)
+    probabilities: list[OpFiring] = field(default_factory=list)
 
     def merge(self, other: Firing) -> None:
         """Adds another run of the same program."""
         self.tokens += other.tokens
-        for mine, theirs in ((self.linears, other.linears), (self.attentions, other.attentions)):
+        for name in ("linears", "attentions", "probabilities"):
+            mine, theirs = getattr(self, name), getattr(other, name)
             mine += [OpFiring() for _ in range(len(theirs) - len(mine))]
             for into, fired in zip(mine, theirs, strict=True):
                 into.merge(fired)
@@ -86,7 +98,8 @@ class Firing:
         """Totals and one row an operation, by the coding that each operation has.
 
         ``firing_rate`` is spikes per neuron and time step. Synops are those of the linears and of queries
-        meeting keys; counts of probabilities never leave their kernel and are not among them.
+        meeting keys. Probabilities stand apart, as there is one for each key: ``probabilities``, one row an
+        attention, where they were counted.
         """
         rows = [_row(op, fired, self.tokens) for op, fired in self.pairs(ops)]
         neurons = sum(r["neurons"] for r in rows)
@@ -99,7 +112,19 @@ class Firing:
             "firing_rate": spikes / max(1, slots),
             "synops_per_token": sum(r["synops_per_token"] for r in rows),
             "ops": rows,
+            "probabilities": self.probability_rows(ops),
         }
+
+    def probability_rows(self, ops: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """One row an attention; ``keys`` is how many a query met on average."""
+        attentions = [op for op in ops if op["kind"] == "attention"]
+        rows = []
+        for op, fired in zip(attentions, self.probabilities, strict=False):
+            levels = op["probability_levels"]
+            entry = {**op, "time_steps": time_steps(op["coding"], levels)}
+            row = _row(entry, fired, self.tokens)
+            rows.append({**row, "keys": fired.neurons / max(1, self.tokens * op["heads"])})
+        return rows
 
 
 def _row(op: Mapping[str, Any], fired: OpFiring, tokens: int) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def _linear(call: relax.Call, producer: dict[Any, Any]) -> dict[str, Any]:
 def _attention(call: relax.Call, producer: dict[Any, Any]) -> dict[str, Any]:
     own = attributes(call)
     entry = _entry(own, "attention", _encoder(call.args[0], producer), 0, 0)
-    return {**entry, "probability_levels": own["levels"]}
+    heads = int(shape_of(call.args[0], "operation_table")[2])
+    return {**entry, "probability_levels": own["levels"], "heads": heads}
 
 
 def _entry(

@@ -128,12 +128,15 @@ def eval(
     text: Annotated[Path | None, typer.Option(help="Text to measure on (default: sdc's demo text).")] = None,
     windows: Annotated[int, typer.Option(help="Windows at most.")] = 8,
     window: Annotated[int, typer.Option(help="Tokens a window.")] = 512,
+    per_layer: Annotated[
+        bool, typer.Option("--per-layer", help="Also compare every operation with the float model's.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Perplexity beside the original model's, and what fired."""
-    verbs.evaluate_program(program, text, windows, window, json=json, quiet=quiet)
+    """Perplexity and next tokens beside the original model's, and what fired."""
+    verbs.evaluate_program(program, text, windows, window, per_layer=per_layer, json=json, quiet=quiet)
 
 
 @app.command()

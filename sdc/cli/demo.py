@@ -66,7 +66,7 @@ def _run(
     rates, evaluation = made.to_json(), found.to_json()
     return {
         "text": made.text,
-        **{k: v for k, v in evaluation.items() if k != "ops"},
+        **{k: v for k, v in evaluation.items() if k not in ("ops", "probabilities")},
         "dense_float_products": done.manifest["dense_float_products"],
         "multiplications_per_token": done.manifest["certificate"]["totals"]["multiplications"],
         "prefill_tokens_per_second": rates["prefill_tokens_per_second"],

@@ -19,7 +19,7 @@ from sdc.cli.tables import print_facts, print_json, print_rows
 from sdc.config import CompileConfig
 from sdc.data import demo_text
 from sdc.errors import ConfigError
-from sdc.evaluation import Evaluation, Reference, evaluate, open_reference
+from sdc.evaluation import Evaluation, Reference, evaluate, open_reference, windows_of
 from sdc.passes.base import PassContext
 from sdc.passes.pipeline import run_passes
 from sdc.passes.registry import find_pass
@@ -94,18 +94,36 @@ def _to_stdout(piece: str) -> None:
 
 
 def evaluate_program(
-    path: Path, text: Path | None, windows: int, window: int, *, json: bool, quiet: bool
+    path: Path,
+    text: Path | None,
+    windows: int,
+    window: int,
+    *,
+    per_layer: bool,
+    json: bool,
+    quiet: bool,
 ) -> None:
     """``sdc eval``."""
     program = Program.load(path)
     content = demo_text()[1] if text is None else read_text(text)
     with Bars(quiet) as bars:
-        found = measure(program, content, windows, window, bars)
+        found = measure(program, content, windows, window, bars).to_json()
+        layers = _layers(program, content, window, bars) if per_layer else []
     if json:
-        print_json(found.to_json())
+        print_json({**found, **({"layers": layers} if per_layer else {})})
         return
-    hidden = ("ops", "window_means_reference", "window_means_spiking")
-    print_facts(str(path), {k: v for k, v in found.to_json().items() if k not in hidden})
+    hidden = ("ops", "probabilities", "window_means_reference", "window_means_spiking")
+    print_facts(str(path), {k: v for k, v in found.items() if k not in hidden})
+    if per_layer:
+        print_rows("float against spiking, first window", layers, ("name", "kind", "snr_db", "cosine"))
+
+
+def _layers(program: Program, text: str, window: int, progress: Bars) -> list[dict[str, Any]]:
+    from sdc.evaluation.relower import program_layers
+
+    assert program.tokenizer is not None  # it was measured
+    pieces = windows_of(program.tokenizer.encode(text), 1, window)
+    return [layer.to_json() for layer in program_layers(program, pieces, progress)]
 
 
 def measure(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdc.errors import ConfigError
+from sdc.evaluation.bootstrap import interval_of_mean
 
 __all__ = ["Perplexity", "negative_log_likelihood", "windows_of"]
 
@@ -31,12 +32,16 @@ class Perplexity:
         """exp of the mean over windows (all have the same number of tokens)."""
         return float(np.exp(np.mean(self.window_means)))
 
-    def interval(self, confidence: float = 0.95, draws: int = 2000) -> tuple[float, float]:
-        """Bootstrap interval over windows (percentile method, Efron 1979), seeded."""
-        means = np.asarray(self.window_means)
-        picks = np.random.default_rng(0).integers(0, len(means), (draws, len(means)))
-        edges = np.quantile(means[picks].mean(1), [(1 - confidence) / 2, (1 + confidence) / 2])
-        return float(np.exp(edges[0])), float(np.exp(edges[1]))
+    def interval(self) -> tuple[float, float]:
+        """95 % of bootstrap draws over windows lie within."""
+        low, high = interval_of_mean(self.window_means)
+        return float(np.exp(low)), float(np.exp(high))
+
+    def ratio_interval(self, reference: Perplexity) -> tuple[float, float]:
+        """The same of the ratio to another model's perplexity, window by window."""
+        pairs = zip(self.window_means, reference.window_means, strict=True)
+        low, high = interval_of_mean([mine - its for mine, its in pairs])
+        return float(np.exp(low)), float(np.exp(high))
 
 
 def windows_of(tokens: Sequence[int], count: int, size: int) -> list[NDArray[np.int64]]:

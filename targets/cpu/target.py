@@ -10,6 +10,7 @@ from typing import Any
 from sdc.ir.model import Model
 from sdc.targets.base import BuildResult, Progress, Runner, StatelessRunner
 from sdc.targets.cpu.isa import LEVELS, Isa, best_level
+from sdc.targets.cpu.kernels.cache import unpack_keys
 from sdc.targets.cpu.lower.lowering import Lowering
 from sdc.targets.fused.library import load_objects, save_objects
 from sdc.targets.fused.packed import PackedWeights
@@ -65,7 +66,7 @@ class CpuTarget:
         signature = Signature.from_json(manifest["signature"])
         weights = map_weights(artefact / manifest["weights"])
         if signature.kind == "decoder":
-            return DecoderRunner(module, signature, weights, HostMemory())
+            return DecoderRunner(module, signature, weights, HostMemory(), unpack_keys)
         return GraphRunner(module, signature, weights, HostMemory())
 
     def _levels(self) -> tuple[Isa, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
@@ -14,11 +14,11 @@ from tvm import relax
 
 from sdc.errors import NumericsError, TargetError
 from sdc.ir.model import Model
-from sdc.ir.ops import shape_of
+from sdc.ir.ops import attributes, is_op, shape_of
 from sdc.targets.firing import Firing
 from sdc.targets.fused.packed import State
 from sdc.targets.fused.program import Lowered
-from sdc.targets.fused.watch import watched
+from sdc.targets.fused.watch import AttentionForm, UnpackKeys, watched
 
 __all__ = ["Cell", "DecoderRunner", "GraphRunner", "HostMemory", "Memory", "Signature"]
 
@@ -31,6 +31,7 @@ class Signature:
         inputs: Name, dtype and shape (-1: any length) of run-time inputs that are no states.
         weights: Names in the weights file, in the order of the parameters.
         chunk: Most tokens per call.
+        attentions: What each attention's probabilities depend on, in order.
     """
 
     kind: Literal["decoder", "stateless"]
@@ -42,6 +43,7 @@ class Signature:
     vocab: int
     chunk: int
     launches: Mapping[str, int]
+    attentions: tuple[AttentionForm, ...] = ()
 
     @staticmethod
     def of(model: Model, lowered: Lowered, chunk: int) -> Signature:
@@ -61,6 +63,7 @@ class Signature:
             model.info.vocab,
             min(chunk, model.info.max_seq) if model.info.kind == "decoder" else 0,
             lowered.launches,
+            tuple(_attention_forms(function)),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -74,7 +77,17 @@ class Signature:
         inputs = tuple((name, dtype, tuple(shape)) for name, dtype, shape in data["inputs"])
         rest = {"inputs": inputs, "states": states}
         rest |= {k: tuple(data[k]) for k in ("outputs", "weights")}
+        rest["attentions"] = tuple(AttentionForm(**form) for form in data.get("attentions", ()))
         return Signature(**{**data, **rest})
+
+
+def _attention_forms(function: relax.Function) -> Iterator[AttentionForm]:
+    for block in function.body.blocks:
+        for binding in block.bindings:
+            if is_op(binding.value, "sdc.spike_attention"):
+                own = attributes(binding.value)
+                width = int(shape_of(binding.value.args[4], "attention")[3])
+                yield AttentionForm(own["scale"], own["window"], own["softcap"], own["levels"], width)
 
 
 def _lengths(var: relax.Var) -> tuple[int, ...]:
@@ -166,12 +179,17 @@ def _check_finite(logits: NDArray) -> None:
 
 
 class DecoderRunner:
-    """See :class:`sdc.targets.base.Runner`."""
+    """See :class:`sdc.targets.base.Runner`; with ``unpack_keys``, attention probabilities are counted too."""
 
     def __init__(
-        self, module: Any, signature: Signature, weights: Mapping[str, NDArray], memory: Memory
+        self,
+        module: Any,
+        signature: Signature,
+        weights: Mapping[str, NDArray],
+        memory: Memory,
+        unpack_keys: UnpackKeys | None = None,
     ) -> None:
-        self._signature, self._memory = signature, memory
+        self._signature, self._memory, self._unpack_keys = signature, memory, unpack_keys
         self._machine = memory.machine(module)
         self._mapped = weights
         self._weights = [memory.weight(weights[name]) for name in signature.weights]
@@ -212,7 +230,8 @@ class DecoderRunner:
     def score_with_firing(self, tokens: NDArray | Sequence[int]) -> tuple[NDArray, Firing]:
         """Appends tokens [n]; all logits [n, vocab], NaN and infinity included, and what fired."""
         firing, logits = Firing(), []
-        with watched(self._machine, firing) as watch:
+        forms = self._signature.attentions
+        with watched(self._machine, firing, forms, self._unpack_keys) as watch:
             for chunk in self._chunks(tokens):
                 watch.begin(self.position)
                 logits.append(self._run("score", chunk))

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tvm import relax
 
+from sdc.ir.ops.attention import scores_to_visible, visible
+from sdc.ir.ops.spike_accumulate import integer_product
+from sdc.ir.ops.spike_attention import encode_probabilities
 from sdc.targets.firing import Firing, OpFiring
 
-__all__ = ["watched"]
+__all__ = ["AttentionForm", "UnpackKeys", "watched"]
+
+UnpackKeys = Callable[[NDArray], NDArray]
+"""From a target's key cache to counts [heads, slots, width], width rounded up as the target does."""
 
 _GO_ON = 0  # VMInstrumentReturnKind.NO_OP, tvm/runtime/vm/vm.h
+
+
+@dataclass(frozen=True)
+class AttentionForm:
+    """What an attention's probabilities depend on besides its tensors; see ``sdc.spike_attention``."""
+
+    scale: float
+    window: int
+    softcap: float
+    levels: int
+    value_width: int
 
 
 class _Watch:
     """The virtual machine's instrument. Kernels come in the order of the program, once a call."""
 
-    def __init__(self, firing: Firing) -> None:
-        self.firing = firing
+    def __init__(
+        self, firing: Firing, forms: Sequence[AttentionForm], unpack_keys: UnpackKeys | None
+    ) -> None:
+        self.firing, self.unpack_keys = firing, unpack_keys
+        self.forms = forms if unpack_keys else ()
         self.begin(0)
 
     def begin(self, position: int) -> None:
         """A new call of the program starts, ``position`` tokens into the text."""
-        self.position, self.linear, self.attention = position, 0, 0
+        self.position, self.linear, self.attention, self.mixed = position, 0, 0, 0
 
     def __call__(self, _function: Any, symbol: str, before: bool, _result: Any, *args: Any) -> int:
         if not before and symbol.startswith("spike_linear_"):
@@ -37,7 +59,31 @@ class _Watch:
             keys = self.position + 1 + np.arange(len(counts))  # causal: token i meets the keys up to its own
             _at(self.firing.attentions, self.attention).add(counts, theta, keys)
             self.attention += 1
+        elif not before and symbol.startswith("spike_attention_") and self.mixed < len(self.forms):
+            self._count_probabilities(*(args[i].numpy() for i in (0, 1, 2, 3, 5)))
+            self.mixed += 1
         return _GO_ON
+
+    def _count_probabilities(
+        self, q: NDArray, q_theta: NDArray, k: NDArray, k_theta: NDArray, v_theta: NDArray
+    ) -> None:
+        """Their counts never leave the kernel: they are computed again from what it was given.
+
+        q [n, h, d], q_theta [n, h], the target's key cache, thresholds [kv_heads, slots].
+        """
+        assert self.unpack_keys is not None  # there are no forms otherwise
+        fired, form = _at(self.firing.probabilities, self.mixed), self.forms[self.mixed]
+        n, heads, width = q.shape
+        keys, share = self.position + n, heads // len(k_theta)
+        seen = visible(n, keys, self.position, True, form.window)
+        cached = self.unpack_keys(k)[:, :keys, :width]
+        for head in range(heads):
+            kv = head // share
+            dots = integer_product(q[:, head], cached[kv]).astype(np.float32)
+            thetas = np.float32(form.scale) * q_theta[:, head, None] * k_theta[kv, :keys]
+            scores = scores_to_visible(thetas * dots, seen, None, form.softcap)
+            counts, _ = encode_probabilities(scores, v_theta[kv, :keys], form.levels)
+            fired.add_visible(counts, seen, form.value_width)
 
 
 def _at(ops: list[OpFiring], index: int) -> OpFiring:
@@ -47,9 +93,19 @@ def _at(ops: list[OpFiring], index: int) -> OpFiring:
 
 
 @contextmanager
-def watched(machine: relax.VirtualMachine, firing: Firing) -> Iterator[_Watch]:
-    """Records the firing of every call in the block; ``begin`` of what it yields goes before each."""
-    watch = _Watch(firing)
+def watched(
+    machine: relax.VirtualMachine,
+    firing: Firing,
+    forms: Sequence[AttentionForm] = (),
+    unpack_keys: UnpackKeys | None = None,
+) -> Iterator[_Watch]:
+    """Records the firing of every call in the block; ``begin`` of what it yields goes before each.
+
+    Args:
+        forms: Of the attentions in order.
+        unpack_keys: How the target's key cache is read; without it, probabilities are not counted.
+    """
+    watch = _Watch(firing, forms, unpack_keys)
     machine.set_instrument(watch)
     try:
         yield watch

@@ -12,11 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tvm import tirx
 
 from sdc.targets.cpu.emit import const, lane_type, store
 
-__all__ = ["KEY_BLOCK", "KEY_OFFSET", "CacheLayout", "load_words", "store_key", "store_value"]
+__all__ = ["KEY_BLOCK", "KEY_OFFSET", "CacheLayout", "load_words", "store_key", "store_value", "unpack_keys"]
 
 KEY_BLOCK = 16
 KEY_OFFSET = 128
@@ -91,6 +93,13 @@ def store_value(cache: Any, head: Any, token: Any, channel: Any, counts: Any, la
     for lane in range(lanes):
         count = counts if lanes == 1 else tirx.Shuffle([counts], [tirx.const(lane, "int32")])
         store(cache, (head, row, channel + lane, slot), count.astype("int8"))
+
+
+def unpack_keys(cache: NDArray) -> NDArray:
+    """Counts int16 [heads, slots, 4 * words] of the keys' bytes."""
+    heads, blocks, words, slots, lanes = cache.shape
+    tokens_first = cache.transpose(0, 1, 3, 2, 4).reshape(heads, blocks * slots, words * lanes)
+    return tokens_first.astype(np.int16) - np.int16(KEY_OFFSET)
 
 
 def load_words(cache: Any, index: tuple[Any, ...], lanes: int) -> Any:
