@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+from tvm import relax, tirx
 
 from sdc.errors import UnsupportedOpError
 from sdc.frontends.onnx.flavour import recognise
@@ -17,8 +19,26 @@ from sdc.frontends.onnx.load import facts
 from sdc.frontends.onnx.normalise import normalise
 from sdc.frontends.onnx.read import read_model
 from sdc.ir.model import Model, ModelInfo
+from sdc.ir.ops import attributes
 
-__all__ = ["Description", "describe"]
+__all__ = ["Description", "Part", "describe"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Operations of one kind and size in the lifted module, layers told apart by number only.
+
+    Attributes:
+        kind: The operation, without ``relax.``.
+        name: Its name, ``*`` for numbers; "" where it has none.
+        detail: Sizes and options, for people.
+        count: How many there are.
+    """
+
+    kind: str
+    name: str
+    detail: str
+    count: int
 
 
 @dataclass(frozen=True)
@@ -36,6 +56,8 @@ class Description:
         matched: How often each normalisation matched.
         normalised: Operations that are left after normalisation.
         lifted: Operations of the lifted module.
+        parts: Products, norms and rotary embeddings of the lifted module, in order.
+        model: The lifted module with its weights; None where something is unsupported.
         unsupported: Operations without a lifting rule; the model compiles where this is empty.
     """
 
@@ -51,10 +73,12 @@ class Description:
     normalised: Mapping[str, int]
     lifted: Mapping[str, int]
     unsupported: tuple[str, ...]
+    parts: tuple[Part, ...] = ()
+    model: Model | None = field(default=None, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for ``--json``."""
-        return asdict(self)
+        """Plain data for ``--json``; without the module."""
+        return asdict(replace(self, model=None)) | {"model": None}
 
 
 def describe(path: str | Path, max_seq: int | None = None) -> Description:
@@ -89,6 +113,8 @@ def describe(path: str | Path, max_seq: int | None = None) -> Description:
         normalised=normalised,
         lifted=_lifted_operations(lifted) if lifted else {},
         unsupported=unsupported,
+        parts=_parts(lifted) if lifted else (),
+        model=lifted,
     )
 
 
@@ -97,9 +123,50 @@ def _operations(model: ir.Model) -> dict[str, int]:
 
 
 def _lifted_operations(model: Model) -> dict[str, int]:
-    bindings = [b for block in model.module[model.entry].body.blocks for b in block.bindings]
-    names = (str(getattr(getattr(b.value, "op", None), "name", "")) for b in bindings)
-    return _sorted(Counter(name.removeprefix("relax.") for name in names if name))
+    return _sorted(Counter(kind for kind, _ in _calls(model)))
+
+
+def _calls(model: Model) -> list[tuple[str, relax.Call]]:
+    """Kind and call of every operation of the entry function, in order."""
+    values = [b.value for block in model.module[model.entry].body.blocks for b in block.bindings]
+    named = [(str(getattr(getattr(v, "op", None), "name", "")), v) for v in values]
+    return [(name.removeprefix("relax."), v) for name, v in named if name]
+
+
+def _parts(model: Model) -> tuple[Part, ...]:
+    found: Counter[tuple[str, str, str]] = Counter()
+    for kind, call in _calls(model):
+        if kind in _DETAILS:
+            name = re.sub(r"\d+", "*", str(attributes(call).get("name", "")))
+            found[kind, name, _DETAILS[kind](call)] += 1
+    return tuple(Part(*key, count) for key, count in found.items())
+
+
+def _sizes(expr: relax.Expr) -> list[Any]:
+    return [int(d) if isinstance(d, tirx.IntImm) else str(d) for d in expr.ty.shape.values]
+
+
+def _linear(call: relax.Call) -> str:
+    rows, width = _sizes(call.args[1])
+    return f"{width} -> {rows}{' + bias' if len(call.args) > 2 else ''}"
+
+
+def _attention(call: relax.Call) -> str:
+    attrs, query, keys = attributes(call), _sizes(call.args[0]), _sizes(call.args[1])
+    words = [f"{query[2]} heads of {query[3]} on {keys[1]} of keys and values"]
+    words.append("causal" if attrs["causal"] else "open")
+    words += [f"{what} {attrs[what]:g}" for what in ("window", "softcap") if attrs[what]]
+    return ", ".join(words + (["with a mask or bias"] if len(call.args) > 4 else []))
+
+
+_DETAILS: dict[str, Callable[[relax.Call], str]] = {
+    "sdc.linear": _linear,
+    "sdc.attention": _attention,
+    "matmul": lambda call: f"{_sizes(call.args[0])} x {_sizes(call.args[1])}",
+    "sdc.rotary": lambda call: f"{2 * _sizes(call.args[1])[1]} of {_sizes(call.args[0])[3]} channels",
+    "nn.rms_norm": lambda call: f"{_sizes(call.args[1])[0]} channels",
+    "nn.layer_norm": lambda call: f"{_sizes(call.args[1])[0]} channels",
+}
 
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:

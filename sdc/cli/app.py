@@ -11,6 +11,7 @@ import typer
 from sdc import __version__
 from sdc.cli import demo as demo_verb
 from sdc.cli import energy as energy_verb
+from sdc.cli import inspect as inspect_verb
 from sdc.cli import isa, verbs
 from sdc.cli import simulate as simulate_verb
 from sdc.errors import ConfigError
@@ -206,7 +207,7 @@ def inspect(
     debug: Debug = False,
 ) -> None:
     """Show what a program or a model holds."""
-    verbs.inspect(path, json=json)
+    inspect_verb.inspect(path, json=json)
 
 
 @app.command()

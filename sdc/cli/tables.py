@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 __all__ = ["number", "print_facts", "print_json", "print_rows"]
@@ -23,7 +24,7 @@ def print_facts(title: str, facts: Mapping[str, Any]) -> None:
     """A table of two columns."""
     table = Table(title=title, show_header=False, title_justify="left")
     for name, value in facts.items():
-        table.add_row(name, number(value))
+        table.add_row(escape(name), escape(number(value)))
     Console().print(table)
 
 
@@ -33,7 +34,7 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[
     for column in columns:
         table.add_column(column.replace("_", " "))
     for row in rows:
-        table.add_row(*(number(row[c]) for c in columns))
+        table.add_row(*(escape(number(row[c])) for c in columns))
     Console().print(table)
 
 

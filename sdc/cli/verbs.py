@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from sdc.api import compile_to, lift, pass_options
-from sdc.artefact import MANIFEST, open_artefact
+from sdc.artefact import open_artefact
 from sdc.calibration import calibration_for
 from sdc.cli.progress import Bars
-from sdc.cli.tables import print_facts, print_json, print_rows
+from sdc.cli.tables import print_facts, print_json
 from sdc.config import CompileConfig
 from sdc.data import demo_text
 from sdc.errors import ConfigError
@@ -32,7 +32,6 @@ __all__ = [
     "compile_model",
     "doctor",
     "evaluate_program",
-    "inspect",
     "measure",
     "print_module",
     "read_text",
@@ -169,44 +168,6 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the text {path} cannot be read: {error}") from error
-
-
-def inspect(path: Path, *, json: bool) -> None:
-    """``sdc inspect``."""
-    if path.is_dir() or path.name == MANIFEST:
-        _inspect_program(path.parent if path.name == MANIFEST else path, json)
-    else:
-        _inspect_model(path, json)
-
-
-def _inspect_program(path: Path, json: bool) -> None:
-    artefact = open_artefact(path)
-    manifest = artefact.manifest
-    names = ("format_version", "sdc_version", "target", "config", "model", "source", "ops")
-    facts = {name: manifest[name] for name in (*names, "dense_float_products", "notes", "certificate")}
-    facts["weight_bytes"] = artefact.weight_bytes
-    facts["summary"] = manifest["program"].get("summary", {})
-    if json:
-        print_json(facts)
-        return
-    print_facts(str(path), {k: v for k, v in facts.items() if not isinstance(v, dict | list)})
-    print_facts("model", facts["model"])
-    print_facts("config", facts["config"])
-    columns = ("name", "kind", "levels", "coding", "group", "weight_bits", "synapses")
-    print_rows("operations", facts["ops"], columns)
-    if facts["summary"]:
-        print_facts("program", facts["summary"])
-    for note in facts["notes"]:
-        print(f"note: {note}")
-
-
-def _inspect_model(path: Path, json: bool) -> None:
-    model = lift(open_source(path), CompileConfig.of())
-    facts = dict(vars(model.info)) | {"weights": len(model.params), "notes": list(model.notes)}
-    if json:
-        print_json(facts)
-    else:
-        print_facts(str(path), facts)
 
 
 def print_module(path: Path, passes: Sequence[str], settings: Mapping[str, Any], *, quiet: bool) -> None:

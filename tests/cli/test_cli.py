@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,25 +13,10 @@ from helpers.tiny_source import MODEL, tiny_source, tiny_tokenizer
 import sdc
 from sdc.artefact import MANIFEST
 from sdc.artefact.writer import canonical, seal
-from sdc.cli import main
 from sdc.errors import TargetError
 from sdc.evaluation import open_reference
 
 TEXT = "The quick brown fox jumps over the lazy dog, and back again.\n" * 4
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs ``sdc ARGS``; returns exit status, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sdc", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
 
 
 @pytest.fixture

@@ -14,20 +14,6 @@ from sdc.runtime import Program
 from sdc.targets.neuro.isa.api import load_program
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs ``sdc ARGS``; returns exit status, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["sdc", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def neuro(tmp_path_factory):
     """The path of a program for northpole-like, with its dump beside it."""

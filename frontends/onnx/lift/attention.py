@@ -22,6 +22,8 @@ __all__: list[str] = []
 def _attention(lifter: Lifter, node: ir.Node) -> Any:
     _check_attributes(node)
     q, k, v = (_rows_of_heads(lifter, node, i) for i in range(3))
+    sizes = (int(q.ty.shape.values[2]), int(k.ty.shape.values[2]), int(k.ty.shape.values[3]))
+    lifter.memo.setdefault("attentions", []).append(sizes)
     mask = node.inputs[3] if len(node.inputs) > 3 else None
     attrs: dict[str, Any] = {
         "scale": node.attributes.get_float("scale", 0.0) or 1 / math.sqrt(int(q.ty.shape.values[3])),
@@ -32,7 +34,6 @@ def _attention(lifter: Lifter, node: ir.Node) -> Any:
         seen = visibility(lifter, node, mask)
         if not seen.causal:
             raise NotCausalError
-        lifter.decoding.heads = int(q.ty.shape.values[2])
         k, v = (_append(lifter, lifter.decoding, x) for x in (k, v))
         attrs |= {"causal": True, "window": seen.window}
         out = lifter.emit(attention(q, k, v, lifter.decoding.position, **attrs))

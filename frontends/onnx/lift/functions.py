@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -83,14 +85,15 @@ def _lift_decoder(model: ir.Model, info: ModelInfo, tokens: ir.Value) -> Model:
             lifter.values[id(value)] = Past((batch, heads, past, width))
         else:
             lifter.values[id(value)] = Structural(value)
-    with builder.function("forward"):
+    with _function(builder, "forward"):
         with builder.dataflow():
             lifter.run()
             logits = lifter.expr(model.graph.outputs[0])
             out = builder.emit_output(relax.Tuple([logits, *decoding.grown]))
         inputs = [ids, position, *decoding.caches]
         builder.emit_func_output(out, [*inputs, *lifter.variables.values()])
-    info = _facts(info, lifter, logits)
+    vocab = int(logits.ty.shape.values[2])
+    info = replace(_facts(info, lifter), kind="decoder", vocab=vocab)
     return _finish(builder, "forward", len(inputs), lifter, info)
 
 
@@ -111,13 +114,24 @@ def _lift_stateless(model: ir.Model, info: ModelInfo) -> Model:
         var = relax.Var(str(value.name), relax.TensorType(shape, dtype))
         inputs.append(var)
         lifter.values[id(value)] = var
-    with builder.function("main"):
+    with _function(builder, "main"):
         with builder.dataflow():
             lifter.run()
             outputs = [lifter.expr(o) for o in model.graph.outputs]
             out = builder.emit_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
         builder.emit_func_output(out, [*inputs, *lifter.variables.values()])
-    return _finish(builder, "main", len(inputs), lifter, info)
+    return _finish(builder, "main", len(inputs), lifter, _facts(info, lifter))
+
+
+@contextmanager
+def _function(builder: relax.BlockBuilder, name: str) -> Iterator[None]:
+    """A function's scope; where lifting fails, no open block is left (TVM would print a warning about it)."""
+    try:
+        with builder.function(name):
+            yield
+    except Exception:
+        builder._end_block()
+        raise
 
 
 def _check_input(value: ir.Value) -> None:
@@ -153,20 +167,17 @@ def _has_match_cast(function: relax.Function) -> bool:
     return any(isinstance(b, relax.MatchCast) for block in function.body.blocks for b in block.bindings)
 
 
-def _facts(info: ModelInfo, lifter: Lifter, logits: relax.Expr) -> ModelInfo:
-    decoding = lifter.decoding
-    assert decoding is not None
-    caches = [c.ty.shape.values for c in decoding.caches]
-    hidden = next((int(p.shape[1]) for p in lifter.params.values() if len(p.shape) == 2), 0)
+def _facts(info: ModelInfo, lifter: Lifter) -> ModelInfo:
+    """Architecture facts from the weights and the attentions that were lifted."""
+    attentions: list[tuple[int, int, int]] = lifter.memo.get("attentions", [])
+    heads, kv_heads, width = attentions[0] if attentions else (0, 0, 0)
     return replace(
         info,
-        kind="decoder",
-        layers=len(caches) // 2,
-        kv_heads=int(caches[0][1]) if caches else 0,
-        head_dim=int(caches[0][3]) if caches else 0,
-        heads=decoding.heads,
-        hidden=hidden,
-        vocab=int(logits.ty.shape.values[2]),
-        rope=decoding.rope,
+        layers=len(attentions),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=width,
+        hidden=next((int(p.shape[1]) for p in lifter.params.values() if len(p.shape) == 2), 0),
+        rope=lifter.memo.get("rope", ""),
         parameters=int(sum(np.prod(p.shape) for p in lifter.params.values())),
     )

@@ -53,8 +53,6 @@ class Decoding:
     position: relax.Var
     caches: list[relax.Var] = field(default_factory=list)
     grown: list[relax.Expr] = field(default_factory=list)
-    heads: int = 0
-    rope: str = ""
 
 
 class Lifter:

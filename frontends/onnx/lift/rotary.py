@@ -33,8 +33,7 @@ def _rotary(lifter: Lifter, node: ir.Node) -> relax.Expr:
     cos, sin = (lifter.table(f"rotary.{n}", t) for n, t in zip(("cos", "sin"), tables, strict=True))
     interleaved = bool(node.attributes.get_int("interleaved", 0))
     turned = lifter.emit(rotary(rows, cos, sin, position, interleaved=interleaved))
-    if lifter.decoding:
-        lifter.decoding.rope = "interleaved" if interleaved else "half-split"
+    lifter.memo["rope"] = "interleaved" if interleaved else "half-split"
     return (
         lifter.emit(relax.op.reshape(turned, shape))
         if len(shape) == 3
