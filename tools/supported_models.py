@@ -29,9 +29,9 @@ HEAD = """# Supported models
 
 Each entry is a file of `tests/models/`, written by the real exporter, that
 `tests/frontends/onnx/test_matrix.py` runs: the lifted model has onnxruntime's logits on the original file, a
-prefill and eight decode steps through our cache included (to {float32:g} in float32; float16 {fp16:g}, 4- and
-8-bit weights or activations {int4:g}, where onnxruntime itself rounds more), and the logits of the spiking
-program (D = 127, 8-bit weights) have a cosine above 0.98 to them. {count} files in all. Other architectures
+prefill and eight decode steps through our cache included (to {float32:g}; in float16 to {fp16:g}, and to
+{rounded:g} where onnxruntime rounds activations to 8 bits), and the logits of the spiking program
+(D = 127, 8-bit weights) have a cosine above 0.98 to them. {count} files in all. Other architectures
 that are built of the same parts usually work too: `sdc inspect model.onnx` says what was recognised and what
 is missing. This page is written by `tools/supported_models.py`.
 """

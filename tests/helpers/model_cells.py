@@ -58,9 +58,9 @@ EXPORTERS = {
 }
 
 # What onnxruntime computes in another precision than float32 differs from us by this much at most: it rounds
-# every step (float16: 11 bits) or the activations (accuracy level 4 of MatMulNBits, dynamic quantisation:
-# 8 bits), we neither.
-LOOSER = {"fp16": 3e-2, "bf16": 3e-1, "int4": 0.15, "int8": 0.15}
+# every step (float16: 11 bits) or the activations ("rounded": accuracy level 4 of MatMulNBits, dynamic
+# quantisation: 8 bits), we neither.
+LOOSER = {"fp16": 3e-2, "bf16": 3e-1, "rounded": 0.3}
 FLOAT32 = 1e-3
 
 
@@ -87,7 +87,7 @@ class Cell:
 
     @property
     def tolerance(self) -> float:
-        """Largest difference to onnxruntime's logits, whose deviation is about 1."""
+        """Largest difference to onnxruntime's logits, whose deviation is about 1.6."""
         return next((bound for kind, bound in LOOSER.items() if kind in self.variant), FLOAT32)
 
 
@@ -105,6 +105,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
@@ -132,8 +133,10 @@ def _feed(value: onnxruntime.NodeArg, ids: NDArray, mask: NDArray | None) -> NDA
 
 
 def _past(value: onnxruntime.NodeArg, ids: NDArray, _mask: NDArray | None) -> NDArray:
-    known = [size for size in value.shape[1:] if isinstance(size, int)]
-    return np.zeros((len(ids), known[0], 0, known[1] if len(known) > 1 else HEAD_DIM))
+    """Empty; onnxruntime wants a cache of a sliding window to have room for the window."""
+    _, heads, past, channels = value.shape
+    rows = ids.shape[1] if past == "past_sliding_length" else 0
+    return np.zeros((len(ids), heads, rows, channels if isinstance(channels, int) else GENAI_HEAD))
 
 
 def _noise(value: onnxruntime.NodeArg, ids: NDArray, _mask: NDArray | None) -> NDArray:
@@ -142,7 +145,7 @@ def _noise(value: onnxruntime.NodeArg, ids: NDArray, _mask: NDArray | None) -> N
     return np.random.default_rng(0).normal(size=shape)
 
 
-HEAD_DIM = 8  # of every model here; the GenAI builder does not write it into the shapes of its caches
+GENAI_HEAD = 16  # channels of a head, which the GenAI builder does not write into the shapes of its caches
 
 _DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
 _DTYPES |= {"tensor(float16)": np.float16, "tensor(bool)": np.bool_}
@@ -159,6 +162,4 @@ _INPUTS: dict[str, Callable[[onnxruntime.NodeArg, NDArray, NDArray | None], NDAr
 }
 
 # Files that are not compiled yet, by pattern of the whole name, with the reason; a test wants them refused.
-PENDING: dict[str, str] = {
-    r"genai/.*": "operations of com.microsoft",
-}
+PENDING: dict[str, str] = {}

@@ -100,12 +100,20 @@ ENCODERS: dict[str, Callable[[], Any]] = {
 }
 
 
-def build(name: str) -> torch.nn.Module:
-    """The model, with every vector parameter (gains, shifts, biases) moved off its constant start."""
+def build(name: str, **changes: Any) -> torch.nn.Module:
+    """The model, with every vector parameter (gains, shifts, biases) moved off its constant start.
+
+    Args:
+        name: A key of :data:`DECODERS` or :data:`ENCODERS`.
+        changes: Entries of a decoder's configuration that differ from the table.
+    """
     torch.manual_seed(0)
     if name in DECODERS:
         kind = "eager" if name == "gemma2" else "sdpa"  # soft caps exist in the eager form only
-        model = hf.AutoModelForCausalLM.from_config(DECODERS[name](), attn_implementation=kind)
+        config = DECODERS[name]()
+        for key, value in changes.items():
+            setattr(config, key, value)
+        model = hf.AutoModelForCausalLM.from_config(config, attn_implementation=kind)
     elif name == "t5_encoder":
         model = hf.T5EncoderModel._from_config(ENCODERS[name](), attn_implementation="eager")
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -75,14 +76,12 @@ def _lift_decoder(model: ir.Model, info: ModelInfo, tokens: ir.Value) -> Model:
     decoding = Decoding(info.max_seq, position)
     lifter = Lifter(model, builder, decoding)
     batch, seq = lifter.symbol("batch"), lifter.symbol("seq")
-    past = lifter.symbol("past")
     ids = relax.Var("tokens", relax.TensorType([batch, seq], "int64"))
     for value in model.graph.inputs:
         if value is tokens:
             lifter.values[id(value)] = ids
         elif "past" in str(value.name) and len(value.shape or ()) == 4:
-            heads, width = int(value.shape[1]), int(value.shape[3])
-            lifter.values[id(value)] = Past((batch, heads, past, width))
+            lifter.values[id(value)] = Past(_past_dims(lifter, value.shape))
         else:
             lifter.values[id(value)] = Structural(value)
     with _function(builder, "forward"):
@@ -95,6 +94,15 @@ def _lift_decoder(model: ir.Model, info: ModelInfo, tokens: ir.Value) -> Model:
     vocab = int(logits.ty.shape.values[2])
     info = replace(_facts(info, lifter), kind="decoder", vocab=vocab)
     return _finish(builder, "forward", len(inputs), lifter, info)
+
+
+def _past_dims(lifter: Lifter, shape: ir.Shape) -> tuple[Any, ...]:
+    """[batch, heads, past, channels]; exporters may leave heads and channels open."""
+    heads, channels = (
+        d if isinstance(d, int) else lifter.symbol(str(d.value or f"cache_{i}"))
+        for i, d in ((1, shape[1]), (3, shape[3]))
+    )
+    return (lifter.symbol("batch"), heads, lifter.symbol("past"), channels)
 
 
 def _lift_stateless(model: ir.Model, info: ModelInfo) -> Model:

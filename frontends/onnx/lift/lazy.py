@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from sdc.ir.params import Param, Permute, Reshape, Transpose
+from sdc.ir.params import Param, Permute, Reshape, SliceRows, Transpose
+from sdc.ir.quantised import Dequantise
 
 __all__ = ["LAZY", "transposed"]
 
@@ -56,9 +57,30 @@ def _lazy_cast(lifter: ParamOf, node: ir.Node) -> Param:
     return lifter.param(node.inputs[0])
 
 
-LAZY: dict[str, Callable[[ParamOf, ir.Node], Param]] = {
+def _lazy_slice(lifter: ParamOf, node: ir.Node) -> Param | None:
+    """Rows of axis 0."""
+    bounds = [[int(n) for n in lifter.array(v)] for v in node.inputs[1:] if v is not None]
+    param = lifter.param(node.inputs[0])
+    if len(bounds) < 3 or bounds[2] != [0] or bounds[3:] not in ([], [[1]]):
+        return None
+    start, stop, _ = slice(bounds[0][0], bounds[1][0]).indices(param.shape[0])
+    return param.then(SliceRows(start, stop), name=str(node.outputs[0].name))
+
+
+def _lazy_dequantise(lifter: ParamOf, node: ir.Node) -> Param:
+    scale, zero = (lifter.param(v) if v is not None else None for v in (*node.inputs[1:], None)[:2])
+    assert scale is not None
+    axis, block = (node.attributes.get_int(n, d) for n, d in (("axis", 1), ("block_size", 0)))
+    param = lifter.param(node.inputs[0])
+    step = Dequantise(scale, zero, axis % max(len(param.shape), 1), block)
+    return param.then(step, name=str(node.outputs[0].name))
+
+
+LAZY: dict[str, Callable[[ParamOf, ir.Node], Param | None]] = {
     "Transpose": _lazy_transpose,
     "Reshape": _lazy_reshape,
     "Cast": _lazy_cast,
     "Identity": _lazy_cast,
+    "Slice": _lazy_slice,
+    "DequantizeLinear": _lazy_dequantise,
 }

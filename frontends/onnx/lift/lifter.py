@@ -142,8 +142,10 @@ class Lifter:
             and node.op_type in LAZY
             and np.prod(_const_shape(self.values[id(first)])) > SMALL
         ):
-            self.values[id(node.outputs[0])] = Weight(LAZY[node.op_type](self, node))
-            return
+            lazy = LAZY[node.op_type](self, node)
+            if lazy is not None:
+                self.values[id(node.outputs[0])] = Weight(lazy)
+                return
         feeds = {v.name: self.array(v) for v in node.inputs if v is not None}
         arrays = ReferenceEvaluator(ir.serde.serialize_node(node), opsets={"": 23}).run(None, feeds)
         for out, array in zip(node.outputs, arrays, strict=True):

@@ -66,17 +66,26 @@ def visibility(lifter: Lifter, node: ir.Node, mask: ir.Value | None) -> Visibili
 
 def _agree(lifter: Lifter, node: ir.Node, mask: ir.Value | None, is_causal: bool, grown: bool) -> Visibility:
     own_past = len(node.inputs) > 4 and node.inputs[4] is not None
-    trials = _trials(lifter, grown or own_past)
-    found = []
-    for seq, past in trials:
-        seen = np.ones((1, seq, past + seq), bool) if mask is None else _seen(lifter, node, mask, seq, past)
+    found: dict[tuple[int, int], NDArray] = {}
+    for seq, past in _trials(lifter, grown or own_past):
+        try:
+            seen = (
+                np.ones((1, seq, past + seq), bool) if mask is None else _seen(lifter, node, mask, seq, past)
+            )
+        except ValueError:
+            if (
+                seq > 1 and past
+            ):  # a graph of prompts and of single tokens alone (GenAI with MultiHeadAttention)
+                continue
+            raise
         if is_causal:
             seen = seen & visible(seq, past + seq, past if own_past else 0, True, 0)
-        found.append(seen)
-    longest = found[-1][0][-1]
+        found[seq, past] = seen
+    longest = list(found.values())[-1][0][-1]
     for answer in (Visibility(False), Visibility(True), Visibility(True, int(longest.sum()))):
-        expected = (visible(s, p + s, p, answer.causal, answer.window) for s, p in trials)
-        if all((seen == want).all() for seen, want in zip(found, expected, strict=True)):
+        if all(
+            (s == visible(n, p + n, p, answer.causal, answer.window)).all() for (n, p), s in found.items()
+        ):
             return answer
     raise _refuse(node, "is neither causal, nor a sliding window, nor open")
 

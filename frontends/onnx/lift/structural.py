@@ -16,6 +16,7 @@ from sdc.ir.evaluate.symbolic import evaluate_prim
 __all__ = ["Interpreter", "symbolic"]
 
 Dims = tuple[Any, ...]
+_UNKNOWN = object()
 
 
 class Interpreter:
@@ -37,15 +38,12 @@ class Interpreter:
         self.known: dict[int, Any] = {}
 
     def number(self, value: ir.Value) -> NDArray:
-        """The value's array; float16 constants are taken as float32."""
+        """The value's array; float16 is taken as float32."""
         if id(value) in self.known:
             return self.known[id(value)]
         constant = ir.convenience.get_const_tensor(value)
         if constant is not None:
-            array = constant.numpy()
-            result = (
-                array.astype(np.float32) if array.dtype.itemsize == 2 and array.dtype.kind in "fV" else array
-            )
+            result = _single(constant.numpy())
         elif value.producer() is None:
             result = self.inputs(value, self.sizes)
         else:
@@ -70,7 +68,12 @@ class Interpreter:
         feeds = {v.name: self.number(v) for v in node.inputs if v is not None}
         runner = ReferenceEvaluator(ir.serde.serialize_node(node), opsets={"": 23})
         for out, array in zip(node.outputs, runner.run(None, feeds), strict=True):
-            self.known[id(out)] = np.asarray(array)
+            self.known[id(out)] = _single(np.asarray(array))
+
+
+def _single(array: NDArray) -> NDArray:
+    """float16 and bfloat16 as float32, as everywhere."""
+    return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array
 
 
 def symbolic(
@@ -122,6 +125,27 @@ def _arithmetic(function: Callable[[Any, Any], Any]) -> Callable[..., Dims | Non
     return rule
 
 
+def _constant_of_shape(node: ir.Node, inputs: Sequence[Any], _constant: Any) -> Dims | None:
+    if len(inputs[0]) != 1 or not isinstance(inputs[0][0], int):
+        return None
+    fill = node.attributes.get_tensor("value", None)
+    return (0 if fill is None else int(fill.numpy().reshape(())),) * inputs[0][0]
+
+
+def _equal(a: Any, b: Any) -> Any:
+    """1 or 0; a dimension is never the -1 that stands for "as it is"."""
+    if isinstance(a, int) and isinstance(b, int):
+        return int(a == b)
+    number = a if isinstance(a, int) else b
+    return 0 if isinstance(number, int) and number < 0 else _UNKNOWN
+
+
+def _where(_node: ir.Node, inputs: Sequence[Any], _constant: Any) -> Dims | None:
+    if any(d is None for d in inputs) or _UNKNOWN in inputs[0] or len({len(d) for d in inputs}) != 1:
+        return None
+    return tuple(a if chosen else b for chosen, a, b in zip(*inputs, strict=True))
+
+
 def _divide(a: Any, b: Any) -> Any:
     return a // b if isinstance(a, int) and isinstance(b, int) else tirx.floordiv(a, b)
 
@@ -135,6 +159,9 @@ _RULES: dict[str, Callable[..., Dims | None]] = {
     "Concat": _concat,
     "Gather": _gather,
     "Slice": _slice,
+    "ConstantOfShape": _constant_of_shape,
+    "Equal": _arithmetic(_equal),
+    "Where": _where,
     "Add": _arithmetic(lambda a, b: a + b),
     "Sub": _arithmetic(lambda a, b: a - b),
     "Mul": _arithmetic(lambda a, b: a * b),

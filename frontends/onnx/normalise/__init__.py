@@ -12,10 +12,15 @@ import onnx_ir.passes.common as common
 from onnxscript.rewriter.onnx_fusions import fuse
 
 from sdc.frontends.onnx.normalise.attention import fuse_attention
+from sdc.frontends.onnx.normalise.block_quantised import unpack_block_quantised
+from sdc.frontends.onnx.normalise.contrib_rotary import standardise_rotary
 from sdc.frontends.onnx.normalise.experts import spread_experts
 from sdc.frontends.onnx.normalise.float_casts import drop_float_casts
+from sdc.frontends.onnx.normalise.group_query_attention import split_group_query_attention
+from sdc.frontends.onnx.normalise.multi_head_attention import split_multi_head_attention
 from sdc.frontends.onnx.normalise.repeat_heads import drop_repeated_heads
 from sdc.frontends.onnx.normalise.rotary import fuse_rotary
+from sdc.frontends.onnx.normalise.skip_norms import split_skip_norms
 
 __all__ = ["normalise"]
 
@@ -31,6 +36,11 @@ def normalise(model: ir.Model) -> Mapping[str, int]:
     counts = {"float casts": drop_float_casts(model)}
     common.InlinePass()(model)
     model.opset_imports[""] = OPSET
+    counts["weights in blocks"] = unpack_block_quantised(model)
+    counts["GroupQueryAttention"] = split_group_query_attention(model)
+    counts["MultiHeadAttention"] = split_multi_head_attention(model)
+    counts["com.microsoft RotaryEmbedding"] = standardise_rotary(model)
+    counts["onnxruntime's norms"] = split_skip_norms(model)
     counts |= fuse(model)
     counts["scaled RotaryEmbedding"] = fuse_rotary(model)
     counts["Attention"] = fuse_attention(model)

@@ -1,7 +1,7 @@
 """Grouped-query attention: keys and values repeated for every query head are taken before the repetition.
 
 ``Reshape(Expand(Unsqueeze(k, 2)))`` (Hugging Face's ``repeat_kv``) in front of ``Attention``, which shares
-heads by itself.
+heads by itself, perhaps with the heads merged into the channels after it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ def drop_repeated_heads(model: ir.Model) -> int:
 
 
 def _before_repetition(value: ir.Value | None) -> ir.Value | None:
+    value = _with_heads(value)
     chain: ir.Value | None = value
     for op in ("Reshape", "Expand", "Unsqueeze"):
-        node = None if chain is None else chain.producer()
-        if node is None or node.op_type != op or node.domain:
+        node = _producer(chain, op)
+        if node is None:
             return None
         chain = node.inputs[0]
         axes = node.inputs[1]
@@ -37,3 +38,17 @@ def _before_repetition(value: ir.Value | None) -> ir.Value | None:
     if constant is None or constant.numpy().reshape(-1).tolist() != [2] or chain is None:
         return None
     return chain if len(chain.shape or ()) == 4 else None
+
+
+def _with_heads(value: ir.Value | None) -> ir.Value | None:
+    """[batch, heads, n, channels] behind [batch, n, heads * channels]."""
+    merged = _producer(value, "Reshape")
+    turned = _producer(merged.inputs[0], "Transpose") if merged is not None else None
+    if turned is None or list(turned.attributes.get_ints("perm", [])) != [0, 2, 1, 3]:
+        return value
+    return turned.inputs[0] if value is not None and len(value.shape or ()) == 3 else value
+
+
+def _producer(value: ir.Value | None, op: str) -> ir.Node | None:
+    node = None if value is None else value.producer()
+    return node if node is not None and node.op_type == op and not node.domain else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,11 +29,6 @@ class Port:
     sources: int = 1
     row_bytes: int = 0
     offset: int = 0
-
-    @property
-    def size(self) -> int:
-        """Words."""
-        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
