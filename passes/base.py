@@ -57,7 +57,7 @@ class PassOptions:
     weights: Weights = "int8"
     quantiser: Quantiser = "rtn"
     weight_group: int = 32
-    compensation: float = 1.0
+    compensation: float = 0.0
     q_levels: int = 15
     kv_levels: int = 127
     prob_levels: int = 255

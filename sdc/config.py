@@ -50,7 +50,7 @@ class CompileConfig(BaseModel):
     weights: Literal["int8", "int4", "int3", "int2"] = "int8"
     quantiser: Literal["rtn", "gptq"] = "rtn"
     weight_group: Annotated[int, Field(ge=1)] = 32
-    compensation: Annotated[float, Field(ge=0, le=1)] = 1.0
+    compensation: Annotated[float, Field(ge=0, le=1)] = 0.0
     levels: Annotated[int, Field(ge=1, le=127)] = 15
     group: Annotated[int, Field(ge=0)] = 64
     coding: Literal["ternary", "bitwise", "binary"] = "ternary"

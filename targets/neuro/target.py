@@ -22,6 +22,7 @@ from sdc.targets.neuro.partition import partition
 from sdc.targets.neuro.place import place
 from sdc.targets.neuro.runner import DecoderRunner, GraphRunner, Signature
 from sdc.targets.neuro.summary import summarise
+from sdc.targets.neuro.verify.program import verify_program
 
 __all__ = ["DEFAULT_MACHINE", "MACHINE", "PROGRAM", "NeuroTarget"]
 
@@ -58,6 +59,8 @@ class NeuroTarget:
         progress("generating core programs", 1, 3)
         compiled = compile_module(model, MappedPlacement(part, placed.core, machine), machine.name)
         check_fit(compiled, machine)
+        if config.verify:
+            verify_compiled(compiled, machine)
         progress("writing core programs", 2, 3)
         save_program(compiled.program, out / PROGRAM)
         compiled.external.tofile(out / _EXTERNAL)
@@ -82,6 +85,22 @@ class NeuroTarget:
         if signature.kind == "decoder":
             return DecoderRunner(program, external, signature)
         return GraphRunner(program, external, signature)
+
+
+def verify_compiled(compiled: Compiled, machine: Machine) -> None:
+    """Runs the verifier, which shares no code with the compiler, on what the compiler made.
+
+    Raises:
+        ProgramError: The compiler has a defect.
+    """
+    verify_program(
+        compiled.program,
+        machine,
+        compiled.inputs,
+        compiled.outputs,
+        tokens=max(1, compiled.max_seq),
+        external=len(compiled.external),
+    )
 
 
 def check_fit(compiled: Compiled, machine: Machine) -> None:

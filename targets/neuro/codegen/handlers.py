@@ -187,7 +187,12 @@ def emit_readout(at: VectorCores, args: Args, sink: int) -> Result:
     spikes = Spikes(counts.ref, theta.ref, counts.size, counts.size // theta.size, levels, coding)
     bias = at.weight(args[3]) if len(args) > 3 else None
     layer = SynapticLayer(
-        pending.name, at.weight(pending.weight), at.weight(args[2]), bias, pending.group, pending.bits
+        pending.name,
+        at.weight(pending.weight),
+        at.weight(args[2]),
+        bias,
+        pending.group,
+        at.placement.stored_bits(pending.bits),
     )
     source = at.program.cores[counts.core]
     return emit_linear(at.program, source, spikes, layer, at.placement.tiles(layer), sink)

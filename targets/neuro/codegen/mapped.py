@@ -59,6 +59,10 @@ class MappedPlacement:
             for t in self._tiles(layer.name)
         ]
 
+    def stored_bits(self, bits: int) -> int:
+        """The narrowest format of the machine that holds them."""
+        return self._machine.core.stored_bits(bits)
+
     def attention(self, name: str, kv_heads: int, cores: int) -> Sequence[Sequence[int]]:
         """The cores of the attention's tiles, then free ones near them."""
         own = self._core[self._tiles(name)].tolist()

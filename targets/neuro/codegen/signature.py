@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +30,11 @@ class Port:
     sources: int = 1
     row_bytes: int = 0
     offset: int = 0
+
+    @property
+    def size(self) -> int:
+        """Words."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)

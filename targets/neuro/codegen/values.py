@@ -148,6 +148,10 @@ class Placement(Protocol):
         """``cores`` cores for each KV head of an attention."""
         ...
 
+    def stored_bits(self, bits: int) -> int:
+        """Bits in which a core stores weights of ``bits``."""
+        ...
+
     def spare(self, near: int) -> int:
         """A core that nothing else uses."""
         ...
@@ -174,6 +178,10 @@ class PlainPlacement:
         tiles = tiles_by_memory(layer, self.synapse_bytes, self._next)
         self._next += len(tiles)
         return tiles
+
+    def stored_bits(self, bits: int) -> int:
+        """The same."""
+        return bits
 
     def attention(self, name: str, kv_heads: int, cores: int) -> Sequence[Sequence[int]]:
         """Consecutive cores."""

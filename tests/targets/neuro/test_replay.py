@@ -201,8 +201,8 @@ def test_the_summary_adds_up(tiny: Simulation) -> None:
     report = tiny.bill.report()
     assert set(report.by_layer()) == {-1, 0, 1}
     assert report.total_pj * 3 == pytest.approx(tiny.bill.total_pj)
-    # Trains of every linear layer: 7 steps; of attention: on the busiest cores, those of the values, 31 for each
-    # of two heads (keys meet the 15 of queries meanwhile).
+    # Trains of every linear layer: 7 steps; of attention: on the busiest cores, those of the values, 31 for
+    # each of two heads (keys meet the 15 of queries meanwhile).
     per_layer = 4 * 7 + 2 * 31
     assert facts["time_steps"] == 3 * (2 * per_layer + 7)
 
