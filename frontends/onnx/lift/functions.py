@@ -142,6 +142,17 @@ def _function(builder: relax.BlockBuilder, name: str) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _function(builder: relax.BlockBuilder, name: str) -> Iterator[None]:
+    """A function to build. TVM warns of blocks that an error leaves open, so the open one is closed."""
+    with builder.function(name):
+        try:
+            yield
+        except BaseException:
+            builder._end_block()
+            raise
+
+
 def _check_input(value: ir.Value) -> None:
     if not isinstance(value.type, ir.TensorType) or computed_in(value.dtype) is None:
         raise InvalidModelError(f'input "{value.name}" is of type {value.type}, which cannot be compiled')

@@ -16,6 +16,7 @@ from sdc.hub import smollm2
 pytestmark = pytest.mark.slow
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+pytest.importorskip("accelerate")  # transformers wants it to read GGUF files
 
 
 @pytest.fixture(scope="module")
