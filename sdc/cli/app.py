@@ -10,13 +10,11 @@ import typer
 
 from sdc import __version__
 from sdc.cli import demo as demo_verb
-from sdc.cli import energy as energy_verb
-from sdc.cli import inspect as inspect_verb
-from sdc.cli import isa, verbs
-from sdc.cli import simulate as simulate_verb
 from sdc.errors import ConfigError
 
 __all__ = ["app"]
+
+# Verbs import what they need when they are called: `sdc --help` loads no compiler.
 
 app = typer.Typer(
     name="sdc",
@@ -84,6 +82,8 @@ def compile(
     debug: Debug = False,
 ) -> None:
     """Compile a model into a program."""
+    from sdc.cli import verbs
+
     settings = {
         "target": target,
         "weights": weights,
@@ -117,6 +117,8 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Answer a prompt; the text streams to stdout."""
+    from sdc.cli import verbs
+
     if prompt == "-":
         prompt = sys.stdin.read()
     temperature = 0.0 if greedy else temperature
@@ -137,6 +139,8 @@ def eval(
     debug: Debug = False,
 ) -> None:
     """Perplexity and next tokens beside the original model's, and what fired."""
+    from sdc.cli import verbs
+
     verbs.evaluate_program(program, text, windows, window, per_layer=per_layer, json=json, quiet=quiet)
 
 
@@ -163,6 +167,8 @@ def energy(
     debug: Debug = False,
 ) -> None:
     """What a token costs: operations, bytes and joules, beside other formats."""
+    from sdc.cli import energy as energy_verb
+
     if (program is None) == (arch is None):
         raise ConfigError("give either a compiled program or --arch, not both and not neither")
     if arch is not None:
@@ -207,6 +213,8 @@ def inspect(
     debug: Debug = False,
 ) -> None:
     """Show what a program or a model holds."""
+    from sdc.cli import inspect as inspect_verb
+
     inspect_verb.inspect(path, json=json)
 
 
@@ -217,6 +225,8 @@ def asm(
     debug: Debug = False,
 ) -> None:
     """Assemble core programs of the neuromorphic instruction set."""
+    from sdc.cli import isa
+
     isa.assemble(source, out)
 
 
@@ -231,6 +241,8 @@ def disasm(
     debug: Debug = False,
 ) -> None:
     """Print core programs as assembly text."""
+    from sdc.cli import isa
+
     isa.disassemble(path, core or [], out, data=data)
 
 
@@ -251,6 +263,8 @@ def opt(
     debug: Debug = False,
 ) -> None:
     """Print a model's module after chosen passes."""
+    from sdc.cli import verbs
+
     settings: dict[str, Any] = {"levels": levels, "group": group, "coding": coding, "weights": weights}
     settings |= {"calibration": calibration, "max_seq": max_seq, "seed": seed, "dump_ir": dump_ir}
     names = [n.strip() for n in passes.split(",") if n.strip()]
@@ -271,10 +285,14 @@ def simulate(
     debug: Debug = False,
 ) -> None:
     """Time and energy of a neuromorphic program on its machine."""
+    from sdc.cli import simulate as simulate_verb
+
     simulate_verb.simulate(program, prompt, tokens, machine, trace, raw=raw, json=json)
 
 
 @app.command()
 def doctor(json: Json = False, debug: Debug = False) -> None:
     """Say what this machine offers to compiled programs."""
+    from sdc.cli import verbs
+
     verbs.doctor(json=json)

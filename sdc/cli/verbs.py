@@ -15,7 +15,7 @@ from sdc.api import compile_to, lift, pass_options
 from sdc.artefact import open_artefact
 from sdc.calibration import calibration_for
 from sdc.cli.progress import Bars
-from sdc.cli.tables import print_facts, print_json
+from sdc.cli.tables import print_facts, print_json, print_rows
 from sdc.config import CompileConfig
 from sdc.data import demo_text
 from sdc.errors import ConfigError
