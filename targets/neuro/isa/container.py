@@ -15,6 +15,7 @@ from sdc.targets.neuro.isa.table import VERSION, WORD_BYTES
 __all__ = ["MAGIC", "read", "write"]
 
 MAGIC: Final = b"SDCNEURO"
+TAG_BITS: Final = 12
 _MEMORIES: Final[tuple[Literal["n", "s"], ...]] = ("n", "s")
 
 
@@ -51,7 +52,7 @@ def read(data: bytes) -> Program:
         )
     machine = reader.text()
     barriers = tuple(reader.numbers() for _ in range(reader.number("I")))
-    cores = tuple(_read_core(reader) for _ in range(reader.number("I")))
+    cores = _read_cores(reader)
     body, stored = reader.offset, reader.number("I")
     if reader.offset != len(data):
         raise BinaryError(reader.offset, f"{len(data) - reader.offset} bytes after the end of the program")
@@ -86,16 +87,50 @@ def _core(core: CoreProgram) -> bytes:
     return b"".join(out)
 
 
+def _read_cores(reader: _Reader) -> tuple[CoreProgram, ...]:
+    cores: list[CoreProgram] = []
+    for _ in range(reader.number("I")):
+        offset = reader.offset
+        cores.append(_read_core(reader))
+        if len(cores) > 1 and cores[-1].core <= cores[-2].core:
+            raise BinaryError(offset, f"core {cores[-1].core} comes after core {cores[-2].core}")
+    return tuple(cores)
+
+
 def _read_core(reader: _Reader) -> CoreProgram:
     number, name = reader.number("I"), reader.text()
     words, size = reader.number("I"), reader.number("I")
-    routes = tuple(Route(reader.number("H"), reader.numbers()) for _ in range(reader.number("I")))
+    routes = tuple(_read_route(reader) for _ in range(reader.number("I")))
     code = tuple(_read_instruction(reader, number, index) for index in range(reader.number("I")))
     segments = tuple(_read_segment(reader) for _ in range(reader.number("I")))
-    labels = [(reader.number("I"), reader.text()) for _ in range(reader.number("I"))]
-    notes = [(reader.number("I"), reader.text()) for _ in range(reader.number("I"))]
+    offset = reader.offset
+    labels = _read_texts(reader, len(code))
     by_name = {text: index for index, text in labels}
-    return CoreProgram(number, name, words, size, code, routes, segments, by_name, dict(notes))
+    if len(by_name) < len(labels):
+        raise BinaryError(offset, f"core {number}: a label stands twice")
+    offset = reader.offset
+    notes = dict(texts := _read_texts(reader, len(code)))
+    if len(notes) < len(texts):
+        raise BinaryError(offset, f"core {number}: two notes before one instruction")
+    return CoreProgram(number, name, words, size, code, routes, segments, by_name, notes)
+
+
+def _read_route(reader: _Reader) -> Route:
+    offset, tag = reader.offset, reader.number("H")
+    if tag >> TAG_BITS:
+        raise BinaryError(offset, f"tag {tag}; tags have {TAG_BITS} bits")
+    return Route(tag, reader.numbers())
+
+
+def _read_texts(reader: _Reader, end: int) -> list[tuple[int, str]]:
+    """Labels or notes: (instruction, text), ascending."""
+    texts: list[tuple[int, str]] = []
+    for _ in range(reader.number("I")):
+        offset = reader.offset
+        texts.append((reader.number("I"), reader.text()))
+        if texts[-1][0] > end or texts[-1:] < texts[-2:-1]:
+            raise BinaryError(offset, f"a text at instruction {texts[-1][0]} of {end}, or out of order")
+    return texts
 
 
 def _read_instruction(reader: _Reader, core: int, index: int) -> Instruction:

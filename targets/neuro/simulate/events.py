@@ -11,6 +11,8 @@ from sdc.targets.neuro.simulate.network import Message, concatenate
 
 __all__ = ["accum", "readout", "recvw", "send", "sendw", "slot"]
 
+SHORT_RUN = 256  # so many rows of 8-bit weights add up exactly in 16 bits, which is twice as fast as 32
+
 
 def slot(
     core: Core, number: int, rows: Ref, stride: int, outputs: Length, group: int, bits: str, acc: Ref
@@ -114,11 +116,11 @@ def _add_rows(
     region = Ref(synapse.acc.address + first * outputs, synapse.acc.base)
     acc = core.i[core.words(region, (last - first + 1) * outputs)].reshape(-1, outputs)
     starts = [0, *(np.flatnonzero(key[1:] != key[:-1]) + 1).tolist()]
-    factor = np.int32(weight)
     for start, end in zip(starts, [*starts[1:], len(key)], strict=True):
-        total = np.add.reduce(rows[start:end], axis=0, dtype=np.int32)
+        short = end - start < SHORT_RUN and synapse.bits <= 8
+        total = np.add.reduce(rows[start:end], axis=0, dtype=np.int16 if short else np.int32)
         if weight != 1:
-            total *= factor
+            total = total * np.int32(weight)
         group, subtract = divmod(int(key[start]), 2)
         if subtract:
             acc[group - first] -= total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -77,7 +77,7 @@ class FunctionalSimulator:
             core.core: Core(core, Inbox(self.traffic), self._post, self._external, self._counted)
             for core in self.program.cores
         }
-        self._ready = deque(self.cores)
+        self._ready = dict.fromkeys(self.cores)
         self._at_barrier: dict[int, set[int]] = {}
 
     def put(self, core: int, tag: int, words: NDArray) -> None:
@@ -116,7 +116,9 @@ class FunctionalSimulator:
         """
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             while self._ready:
-                self._run_core(self.cores[self._ready.popleft()])
+                number = next(iter(self._ready))
+                del self._ready[number]
+                self._run_core(self.cores[number])
         self.traffic.check(sum((core.inbox.waiting() for core in self.cores.values()), self._host.waiting()))
 
     def statistics(self) -> dict[int, Counter[str]]:
@@ -154,7 +156,7 @@ class FunctionalSimulator:
             arrived.clear()
             for number in members:
                 self.cores[number].barrier = None
-                self._ready.append(number)
+                self._ready[number] = None
 
     def _counted(self, core: Core, counts: NDArray, theta: NDArray) -> None:
         if self.watch is not None:
@@ -171,7 +173,7 @@ class FunctionalSimulator:
                 self._host.put(route.tag, sender, message)
             elif target in self.cores:
                 self.cores[target].inbox.put(route.tag, sender, message)
-                self._ready.append(target)
+                self._ready[target] = None
             else:
                 raise ExecutionError(
                     sender, None, f"ROUTE: tag {route.tag} goes to core {target}, which has no program"

@@ -118,6 +118,44 @@ def test_a_damaged_file_is_an_error_with_an_offset(data: st.DataObject) -> None:
         read(damaged)
 
 
+@settings(max_examples=400, deadline=None)
+@given(programs(), st.data())
+def test_a_damaged_file_with_a_right_checksum_is_refused_or_means_what_it_says(
+    program: Program, data: st.DataObject
+) -> None:
+    """Either an error with an offset, or a program whose binary is that very file: nothing in between."""
+    body = bytearray(write(program)[:-4])
+    for _ in range(data.draw(st.integers(1, 3))):
+        kind = data.draw(st.sampled_from(["flip", "number", "cut", "insert"]))
+        at = data.draw(st.integers(0, len(body) - 1))
+        if kind == "flip":
+            body[at] ^= data.draw(st.integers(1, 255))
+        elif kind == "number":
+            number = data.draw(st.sampled_from([0, 1, 2, 0x7FFFFFFF, 0xFFFFFFFF]))
+            body[at : at + 4] = struct.pack("<I", number)
+        elif kind == "cut":
+            del body[at : at + data.draw(st.integers(1, 20))]
+        else:
+            body[at:at] = data.draw(st.binary(min_size=1, max_size=20))
+        if not body:
+            body = bytearray(b"x")
+    damaged = bytes(body) + struct.pack("<I", zlib.crc32(bytes(body)))
+    error = refusal(damaged)
+    if error is None:
+        assert write(read(damaged)) == damaged
+    else:
+        assert 0 <= error.offset <= len(damaged)
+        assert str(error).startswith(f"offset {error.offset:#x}: ")
+
+
+def refusal(binary: bytes) -> BinaryError | None:
+    try:
+        read(binary)
+    except BinaryError as error:
+        return error
+    return None
+
+
 def test_the_page_holds_exactly_the_table() -> None:
     page = PAGE.read_text()
     assert insert_tables(page) == page
