@@ -65,7 +65,7 @@ class DecoderRunner:
     def __init__(self, program: Program, external: NDArray, signature: Signature) -> None:
         self.machine = FunctionalSimulator(program, external)
         self._host = _Host(self.machine, external, signature)
-        self._signature = signature
+        self.signature = signature
         self._position = 0
 
     @property
@@ -89,7 +89,7 @@ class DecoderRunner:
     def score(self, tokens: NDArray | Sequence[int]) -> NDArray:
         """Appends tokens [n]; all logits [n, vocab]."""
         array = np.asarray(tokens, np.int64).reshape(-1)
-        limits = self._signature
+        limits = self.signature
         if not array.size:
             raise TargetError("a prompt must hold at least one token")
         if self._position + array.size > limits.max_seq:
@@ -105,7 +105,7 @@ class DecoderRunner:
 
     def score_with_firing(self, tokens: NDArray | Sequence[int]) -> tuple[NDArray, Firing]:
         """Appends tokens [n]; all logits [n, vocab], and what fired."""
-        watch = _Watch(self._signature.probes, self)
+        watch = _Watch(self.signature.probes, self)
         self.machine.watch = watch
         try:
             logits = self.score(tokens)
@@ -115,9 +115,9 @@ class DecoderRunner:
         return logits, watch.firing
 
     def _step(self, token: int) -> NDArray:
-        for port in self._signature.inputs:
+        for port in self.signature.inputs:
             self._host.put(port, np.array([token]))
-        logits = self._host.take(self._signature.outputs[0]).reshape(-1)
+        logits = self._host.take(self.signature.outputs[0]).reshape(-1)
         if not np.isfinite(logits).all():
             raise NumericsError("logits", "a logit is NaN or infinite")
         self._position += 1
@@ -134,7 +134,7 @@ class GraphRunner:
     def __init__(self, program: Program, external: NDArray, signature: Signature) -> None:
         self.machine = FunctionalSimulator(program, external)
         self._host = _Host(self.machine, external, signature)
-        self._signature = signature
+        self.signature = signature
 
     def call(self, inputs: Mapping[str, NDArray]) -> dict[str, NDArray]:
         """Runs the graph on inputs of the compiled shapes; outputs are ``output_0``, ``output_1`` ...
@@ -143,12 +143,12 @@ class GraphRunner:
             TargetError: An input is missing or has another shape.
             NumericsError: An activation is NaN or infinite.
         """
-        for port in self._signature.inputs:
+        for port in self.signature.inputs:
             if port.name not in inputs or tuple(inputs[port.name].shape) != port.shape:
                 raise TargetError(f'input "{port.name}" must be given, with shape {list(port.shape)}')
-        for port in self._signature.inputs:
+        for port in self.signature.inputs:
             self._host.put(port, inputs[port.name])
-        return {port.name: self._host.take(port) for port in self._signature.outputs}
+        return {port.name: self._host.take(port) for port in self.signature.outputs}
 
 
 class _Host:
