@@ -134,11 +134,21 @@ def eval(
     per_layer: Annotated[
         bool, typer.Option("--per-layer", help="Also compare every operation with the float model's.")
     ] = False,
+    tasks: Annotated[
+        str, typer.Option(help="Instead of a text: tasks of lm-evaluation-harness, commas between.")
+    ] = "",
+    task_path: Annotated[Path | None, typer.Option(help="Where the tasks' YAML definitions lie.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Questions of each task at most.")] = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Perplexity and next tokens beside the original model's, and what fired."""
+    if tasks:
+        from sdc.cli.tasks import evaluate_tasks
+
+        evaluate_tasks(program, tasks, task_path, limit, json=json)
+        return
     from sdc.cli import verbs
 
     verbs.evaluate_program(program, text, windows, window, per_layer=per_layer, json=json, quiet=quiet)

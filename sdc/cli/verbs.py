@@ -35,6 +35,7 @@ __all__ = [
     "measure",
     "print_module",
     "read_text",
+    "reference_of",
     "run_program",
 ]
 
@@ -137,7 +138,7 @@ def measure(
         raise ConfigError(f"{program.artefact.path} has no tokenizer, so a text cannot be measured on it")
     return evaluate(
         program,
-        _reference(program) if reference else None,
+        reference_of(program) if reference else None,
         program.tokenizer.encode(text),
         windows=windows,
         window=window,
@@ -145,7 +146,7 @@ def measure(
     )
 
 
-def _reference(program: Program) -> Reference | None:
+def reference_of(program: Program) -> Reference | None:
     """The original model; None, with a remark, where it is gone or has changed."""
     source = program.manifest["source"]
     path = Path(source["path"])
