@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pytest
-from helpers.cpu_kernels import run_kernel
+import tvm
 from helpers.spiking_llama import spiking_llama
 
 from sdc.ir.model import Model
+from sdc.targets.cpu.emit import build
 from sdc.targets.cpu.isa import best_level
 from sdc.targets.cpu.kernels.linear import LinearSpec, spike_linear
 from sdc.targets.cpu.packing import PackWeight
@@ -109,14 +112,21 @@ def watched(model: Model, budget: int) -> tuple[DecoderRunner, Spy]:
     return runner, spy
 
 
-def cpu_accumulators(counts: np.ndarray, weight: np.ndarray, bits: int, memo: dict) -> np.ndarray:
-    """What the CPU target's kernel adds up: int32 [groups, rows]."""
+@lru_cache
+def kernel(rows: int, width: int, bits: int) -> tuple[LinearSpec, Any]:
+    """The CPU target's kernel that adds up, and its specification."""
+    spec, isa = LinearSpec(rows, width, GROUP, bits=bits, levels=LEVELS, raw=True), best_level()
+    return spec, build({"kernel": spike_linear(spec, isa)}, isa.target())["kernel"]
+
+
+def cpu_accumulators(counts: np.ndarray, weight: np.ndarray, bits: int) -> np.ndarray:
+    """Of counts [tokens, width]: int32 [tokens, groups, rows]."""
     rows, width = weight.shape
-    spec = LinearSpec(rows, width, GROUP, bits=bits, levels=LEVELS, raw=True, tokens=1)
-    isa = best_level()
-    kernel = memo.setdefault((rows, width), spike_linear(spec, isa))
-    out = [((1, width // GROUP, rows), "int32")]
-    return run_kernel(kernel, isa, counts.astype(np.int8)[None], PackWeight(spec)(weight), out=out)[0]
+    spec, function = kernel(rows, width, bits)
+    out = tvm.runtime.tensor(np.zeros((len(counts), width // GROUP, rows), np.int32))
+    packed = np.asarray(PackWeight(spec)(weight), order="C")
+    function(tvm.runtime.tensor(counts.astype(np.int8)), tvm.runtime.tensor(packed), out)
+    return out.numpy()
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -128,14 +138,12 @@ def test_accumulators_of_every_linear_layer_equal_the_cpu_targets(coding, bits) 
     assert np.isfinite(logits).all()
     linears = [probe for probe in runner.signature.probes if probe.kind == "linear"]
     assert len(linears) == 4 * 2 + 1
-    memo: dict = {}
     for probe in linears:
         weight = model.params[f"{probe.name}.weight"].value()
-        for token in range(3):
-            counts = spy.made[probe.core, probe.pc, token]
-            assert counts.any()
-            got = spy.sums[probe.name, token]
-            np.testing.assert_array_equal(got, cpu_accumulators(counts, weight, bits, memo))
+        counts = np.stack([spy.made[probe.core, probe.pc, token] for token in range(3)])
+        assert counts.any(axis=1).all()
+        got = np.stack([spy.sums[probe.name, token] for token in range(3)])
+        np.testing.assert_array_equal(got, cpu_accumulators(counts, weight, bits))
 
 
 @pytest.mark.parametrize("budget", [40, 10**6])

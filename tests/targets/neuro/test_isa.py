@@ -118,7 +118,7 @@ def test_a_damaged_file_is_an_error_with_an_offset(data: st.DataObject) -> None:
         read(damaged)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(programs(), st.data())
 def test_a_damaged_file_with_a_right_checksum_is_refused_or_means_what_it_says(
     program: Program, data: st.DataObject
