@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from helpers.model_cells import (  # noqa: E402
     ARCHITECTURES,
     CELLS,
+    COARSE_DISTANCE,
     EXPORTERS,
     FLOAT32,
     LOOSER,
@@ -30,8 +31,9 @@ HEAD = """# Supported models
 Each entry is a file of `tests/models/`, written by the real exporter, that
 `tests/frontends/onnx/test_matrix.py` runs: the lifted model has onnxruntime's logits on the original file, a
 prefill and eight decode steps through our cache included (to {float32:g}; in float16 to {fp16:g}, and to
-{rounded:g} where onnxruntime rounds activations to 8 bits), and the logits of the spiking program
-(D = 127, 8-bit weights) have a cosine above 0.98 to them. {count} files in all. Other architectures
+{rounded:g} where onnxruntime rounds activations to 8 bits; with quantised activations to {qdq_int16:g} for
+16 bits, to {coarse:g} of the logits' deviation, root mean square, for 8), and the logits of the spiking
+program (D = 127, 8-bit weights) have a cosine above 0.98 to them. {count} files in all. Other architectures
 that are built of the same parts usually work too: `sdc inspect model.onnx` says what was recognised and what
 is missing. This page is written by `tools/supported_models.py`.
 """
@@ -40,7 +42,7 @@ is missing. This page is written by `tools/supported_models.py`.
 def render() -> str:
     """The whole page."""
     supported = [c for c in CELLS if not _reason(c)]
-    parts = [HEAD.format(float32=FLOAT32, count=len(supported), **LOOSER)]
+    parts = [HEAD.format(float32=FLOAT32, coarse=COARSE_DISTANCE, count=len(supported), **LOOSER)]
     for exporter in EXPORTERS.values():
         cells = [c for c in supported if c.exporter == exporter]
         if cells:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 
 import onnx_ir as ir
@@ -31,8 +33,18 @@ def load(path: str | Path, max_seq: int | None = None) -> LiftedModel:
     """
     model = read_model(path)
     info = facts(model, path, max_seq)
-    normalise(model)
-    return lift(model, info, exact=max_seq is not None)
+    matched = normalise(model)
+    lifted = lift(model, info, exact=max_seq is not None)
+    return reduce(Model.with_note, _remarks(matched), lifted)
+
+
+def _remarks(matched: Mapping[str, int]) -> Iterator[str]:
+    """What a user should know of the rules that matched."""
+    if dropped := matched["quantised activations"]:
+        yield (
+            f"frontend: {dropped} quantised activations of the file are taken as float; encoding them as "
+            "spikes takes the place of that"
+        )
 
 
 def facts(model: ir.Model, path: str | Path, max_seq: int | None) -> ModelInfo:

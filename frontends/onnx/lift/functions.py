@@ -133,17 +133,6 @@ def _lift_stateless(model: ir.Model, info: ModelInfo) -> Model:
 
 @contextmanager
 def _function(builder: relax.BlockBuilder, name: str) -> Iterator[None]:
-    """A function's scope; where lifting fails, no open block is left (TVM would print a warning about it)."""
-    try:
-        with builder.function(name):
-            yield
-    except Exception:
-        builder._end_block()
-        raise
-
-
-@contextmanager
-def _function(builder: relax.BlockBuilder, name: str) -> Iterator[None]:
     """A function to build. TVM warns of blocks that an error leaves open, so the open one is closed."""
     with builder.function(name):
         try:

@@ -18,6 +18,7 @@ from sdc.frontends.onnx.normalise.experts import spread_experts
 from sdc.frontends.onnx.normalise.float_casts import drop_float_casts
 from sdc.frontends.onnx.normalise.group_query_attention import split_group_query_attention
 from sdc.frontends.onnx.normalise.multi_head_attention import split_multi_head_attention
+from sdc.frontends.onnx.normalise.quantised_activations import drop_quantised_activations
 from sdc.frontends.onnx.normalise.repeat_heads import drop_repeated_heads
 from sdc.frontends.onnx.normalise.rotary import fuse_rotary
 from sdc.frontends.onnx.normalise.skip_norms import split_skip_norms
@@ -36,6 +37,7 @@ def normalise(model: ir.Model) -> Mapping[str, int]:
     counts = {"float casts": drop_float_casts(model)}
     common.InlinePass()(model)
     model.opset_imports[""] = OPSET
+    counts["quantised activations"] = drop_quantised_activations(model)
     counts["weights in blocks"] = unpack_block_quantised(model)
     counts["GroupQueryAttention"] = split_group_query_attention(model)
     counts["MultiHeadAttention"] = split_multi_head_attention(model)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.model_cells import CELLS, PENDING, Cell, by_onnxruntime, inputs_of
+from helpers.model_cells import CELLS, PENDING, Cell, assert_logits, by_onnxruntime, inputs_of
 from helpers.tiny_llama import decoder_inputs
 
 from sdc.errors import ModelError
@@ -84,11 +84,13 @@ def check_decoder(cell: Cell, model: Model) -> None:
     ids, evaluator = tokens(), Evaluator(model, keep_params=True)
     want = by_onnxruntime(cell, inputs_of(cell, ids))
     logits, *_ = evaluator.run("forward", *decoder_inputs(model, ids))
-    np.testing.assert_allclose(logits, want, atol=cell.tolerance)
+    assert_logits(cell, logits, want)
     _, *caches = evaluator.run("forward", *decoder_inputs(model, ids[:, :PREFILL]))
+    steps = []
     for t in range(PREFILL, PREFILL + STEPS):
         logits, *caches = evaluator.run("forward", ids[:, t : t + 1], np.array(t, np.int64), *caches)
-        np.testing.assert_allclose(logits[:, 0], want[:, t], atol=cell.tolerance)
+        steps.append(logits)
+    assert_logits(cell, np.concatenate(steps, 1), want[:, PREFILL:])
     program = spiking(model, decoder_windows())
     logits, *_ = Evaluator(program).run("forward", *decoder_inputs(program, ids))
     assert cosine(logits, want) > COSINE
@@ -105,7 +107,7 @@ def check_stateless(cell: Cell, model: Model) -> None:
     wanted = [by_onnxruntime(cell, feeds) for feeds in given]
     for feeds, want in zip(given, wanted, strict=True):
         got, *_ = Evaluator(model).run("main", *feeds.values())
-        np.testing.assert_allclose(got, want, atol=cell.tolerance)
+        assert_logits(cell, got, want)
     others = inputs_of(cell, np.roll(tokens(), 5, axis=1))
     program = spiking(model, (tuple(others.values()),))
     for feeds, want in zip(given, wanted, strict=True):
@@ -113,14 +115,21 @@ def check_stateless(cell: Cell, model: Model) -> None:
         assert cosine(got, want) > COSINE
 
 
-def a_file_each() -> set[Cell]:
-    """One cell an architecture."""
-    return set({c.architecture: c for c in CELLS if not is_pending(c)}.values())
+# The parts that programs are made of: norms of both kinds, positions learned and rotary, windows, soft caps,
+# one head of keys, experts, masks and biases of encoders. All cells would take many minutes.
+BUILT = [
+    "gpt2_dynamo_op23",
+    "gemma2_dynamo_op23",
+    "falcon_dynamo_op18",
+    "mixtral_dynamo_op23",
+    "bert_dynamo_op23",
+    "t5_encoder_dynamo_op23",
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cell", [pytest.param(c, id=c.name) for c in CELLS if c in a_file_each()])
-def test_the_cpu_program_of_each_architecture_gives_the_evaluators_logits(cell, tmp_path) -> None:
+@pytest.mark.parametrize("cell", [pytest.param(c, id=c.name) for c in CELLS if c.name in BUILT])
+def test_a_cpu_program_gives_the_evaluators_logits(cell, tmp_path) -> None:
     model = load(cell.path, max_seq=MAX_SEQ)
     target = CpuTarget((best_level().name,))
     if model.info.kind != "decoder":
