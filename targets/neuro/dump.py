@@ -29,7 +29,7 @@ def write_dump(program: Program, machine: Machine, folder: Path) -> None:
             file.write_text(disassemble(program, {core.core}, False, grid.label), encoding="utf-8")
             chip = int(grid.chip(np.array(core.core)))
             sizes = f"{len(core.code)} instructions, {4 * core.neuron_words} + {core.synapse_bytes} bytes"
-            lines.append(f"{file.name:16} chip {chip:<4} {core.name} ({sizes})")
+            lines.append(f"{file.name:20} chip {chip:<4} {core.name} ({sizes})")
         (folder / "index.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     except OSError as error:
         raise TargetError(f"{folder} cannot be written to: {error.strerror}") from error

@@ -181,6 +181,7 @@ def _emit_keys(layer: AttentionLayer, head: _Head, part: int, place: tuple[int, 
     levels, coding = layer.q[0].train or (0, "ternary")
     cache, row, sums = core.bytes(width * size), core.words(width), core.words(size)
     seen = Length(size, keys=True)
+    core.describe(new_key=row, scores=sums)
     core.note(f"{layer.name}: append key channels {place[0]}..{place[1] - 1} to the cache of {size} tokens")
     core.emit("recvw", row, width, head.row[part], 1)
     core.emit("kvcol", cache, row, width, size)
@@ -198,6 +199,7 @@ def _emit_values(layer: AttentionLayer, head: _Head, part: int, place: tuple[int
     """Appends the token's value as a row, and mixes the values by the probabilities of each query."""
     core, width, size = head.values[part], place[1] - place[0], layer.max_seq
     cache, row, mixed = core.bytes(width * size), core.words(width), core.words(width)
+    core.describe(new_value=row, mixture=mixed)
     core.note(f"{layer.name}: append value channels {place[0]}..{place[1] - 1} to the cache of {size} tokens")
     core.emit("recvw", row, width, head.row[len(head.keys) + part], 1)
     core.emit("kvrow", cache, row, width, width)
@@ -213,6 +215,7 @@ def _emit_values(layer: AttentionLayer, head: _Head, part: int, place: tuple[int
 
 def _emit_main(layer: AttentionLayer, head: _Head, back: int, result: int) -> None:
     core, room = head.main, _Room(head.main, layer)
+    core.describe(scores=room.scores, weights=room.weights, mixture=room.mixed, outputs=room.out)
     core.note(f"{layer.name}: thresholds of the token's key and value")
     for tag, thetas in ((head.key_theta, room.key_thetas), (head.value_theta, room.value_thetas)):
         core.emit("recvw", room.scalar, 1, tag, 1)

@@ -87,6 +87,10 @@ class CoreBuilder:
         self.labels[name] = len(self.code)
         return len(self.code)
 
+    def describe(self, **places: Ref) -> None:
+        """Puts a remark on what lies where in neuron memory before the next instruction."""
+        self.note(", ".join(f"n[{ref.address:#x}] {name.replace('_', ' ')}" for name, ref in places.items()))
+
     def note(self, text: str) -> None:
         """Puts a remark before the next instruction."""
         before = self.notes.get(len(self.code))

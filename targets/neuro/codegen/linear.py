@@ -214,6 +214,7 @@ def _emit_tile(
     count = _thetas(spikes, tile.first, tile.last)[1]
     theta = core.words(count)
     bits = str(layer.weight_bits)
+    core.describe(accumulators=acc, results=y, thresholds=theta)
     core.note(f"{layer.name} rows {tile.start}..{tile.stop - 1}, channels {tile.first}..{tile.last - 1}")
     core.emit("slot", 0, synapses, packed.shape[1], rows, layer.group, bits, acc)
     core.emit("fill", acc, 0.0, groups * rows)

@@ -88,7 +88,7 @@ class Core:
     def place(self) -> str:
         """The nearest note at or before the present instruction, else the core's name."""
         before = [index for index in self.program.notes if index <= self.pc]
-        return self.program.notes[max(before)] if before else self.program.name
+        return self.program.notes[max(before)].splitlines()[-1] if before else self.program.name
 
     def length(self, length: Length) -> int:
         """The number of elements that a length operand stands for now."""

@@ -1,0 +1,79 @@
+"""SmolLM2-135M-Instruct on a neuromorphic machine: the tokens are those of the CPU target."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sdc.api import lift, pass_options
+from sdc.calibration import calibration_for
+from sdc.config import CompileConfig
+from sdc.hub import smollm2
+from sdc.ir.model import Model
+from sdc.passes.base import PassContext
+from sdc.passes.pipeline import compile_passes, run_passes
+from sdc.source import open_source
+from sdc.targets.base import Runner
+from sdc.targets.cpu import CpuTarget
+from sdc.targets.cpu.isa import best_level
+from sdc.targets.neuro.runner import DecoderRunner
+from sdc.targets.neuro.target import NeuroTarget
+
+pytestmark = pytest.mark.slow
+PROMPT = [504, 3575, 282, 4649, 314]  # "The capital of France is"
+NEW_TOKENS = 6
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same spiking model, compiled for two targets."""
+
+    neuro: DecoderRunner
+    cpu: Runner
+    summary: dict
+    dump: Path
+
+
+def spiking_model(config: CompileConfig) -> Model:
+    source = open_source(smollm2())
+    model = lift(source, config)
+    windows, _ = calibration_for(model, config, source.onnx.parent)
+    return run_passes(model, compile_passes(), PassContext(pass_options(config), windows))
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> Pair:
+    settings = {"coding": "bitwise", "calibration_windows": 2, "max_seq": 512, "verify": True}
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("cpu", "neuro", "asm")}
+    config = CompileConfig.of(target="neuro", machine="loihi2-like", emit_isa=folders["asm"], **settings)
+    model = spiking_model(config)
+    cpu, neuro = CpuTarget((best_level().name,)), NeuroTarget()
+    runners, manifests = {}, {}
+    for target in (cpu, neuro):
+        result = target.build(model, config, folders[target.name], lambda *_step: None)
+        manifests[target.name] = json.loads(json.dumps(result.manifest))
+        runners[target.name] = target.load(folders[target.name], manifests[target.name])
+    assert isinstance(runners["neuro"], DecoderRunner)
+    return Pair(runners["neuro"], runners["cpu"], manifests["neuro"]["summary"], folders["asm"])
+
+
+def test_it_fits_on_several_chips_and_is_dumped_core_by_core(pair):
+    assert 1000 < pair.summary["cores"] < 3000
+    assert pair.summary["chips"] > 5
+    assert pair.summary["neuron_bytes_of_largest_core"] <= pair.summary["neuron_bytes_per_core_available"]
+    assert len(list(pair.dump.glob("core-*.s"))) == pair.summary["cores"]
+
+
+def test_greedy_tokens_are_those_of_the_cpu(pair):
+    answers = []
+    for runner in (pair.neuro, pair.cpu):
+        runner.reset()
+        made = [int(runner.prefill(PROMPT).argmax())]
+        while len(made) < NEW_TOKENS:
+            made.append(int(runner.decode(made[-1]).argmax()))
+        answers.append(made)
+    assert answers[0] == answers[1]
+    assert pair.neuro.machine.traffic.sent["spike"] > 10**6  # they travelled as packets
