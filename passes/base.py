@@ -43,6 +43,10 @@ class PassOptions:
             layer, on spiking inputs; needs calibration inputs).
         weight_group: Input channels that share a scale of a weight below 8 bits.
         compensation: How far GPTQ first moves weights towards those that make most of spiking inputs, 0 to 1.
+        spikes: Wanted mean of |count| of a linear's inputs: sets the floor of its thresholds, from
+            calibration. 0: thresholds follow max|x| alone.
+        static: Thresholds are the floors alone: nothing to reduce at run time.
+        dead_zone: tau of a linear's inputs; |x| < tau * theta gives 0.
         q_levels: Spike levels of attention queries.
         kv_levels: Spike levels of cached keys and values.
         prob_levels: Spike levels of attention probabilities (unsigned).
@@ -58,6 +62,9 @@ class PassOptions:
     quantiser: Quantiser = "rtn"
     weight_group: int = 32
     compensation: float = 0.0
+    spikes: float = 0.0
+    static: bool = False
+    dead_zone: float = 0.0
     q_levels: int = 15
     kv_levels: int = 127
     prob_levels: int = 255

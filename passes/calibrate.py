@@ -21,6 +21,7 @@ __all__ = [
     "Calibrate",
     "best_clip_ratio",
     "fit_group",
+    "fit_thresholds",
     "fit_weight_group",
     "sampled_outputs",
 ]
@@ -55,8 +56,7 @@ class Calibrate:
             encoding = _start(param.shape[1], options)
             if linear.name in statistics:
                 weight = sampled_outputs(param.value(), ctx.random(linear.name))
-                ratio = best_clip_ratio(statistics[linear.name].rows, weight, encoding)
-                encoding = replace(encoding, clip_ratio=ratio)
+                encoding = fit_thresholds(statistics[linear.name].rows, weight, encoding, options)
             encodings[linear.name] = encoding
         for _, call in graph.calls("sdc.attention"):
             name = op_name(call)
@@ -83,6 +83,7 @@ def _start(width: int, options: PassOptions) -> Encoding:
         levels=options.levels,
         coding=options.coding,
         group=group,
+        dead_zone=options.dead_zone,
         weight_bits=options.weight_bits,
         weight_group=0 if options.weight_bits == 8 else fit_weight_group(width, group, options.weight_group),
     )
@@ -106,6 +107,20 @@ def sampled_outputs(weight: NDArray, random: np.random.Generator) -> NDArray:
     if len(weight) <= OUTPUTS:
         return weight
     return weight[random.choice(len(weight), OUTPUTS, replace=False)]
+
+
+def fit_thresholds(
+    x: NDArray, weight: NDArray, encoding: Encoding, options: PassOptions, target: NDArray | None = None
+) -> Encoding:
+    """The encoding with its floor, where spikes are counted and it has none yet, and its clip ratio.
+
+    Arguments as for :func:`best_clip_ratio`. A threshold of mean|x| / n makes counts of n on average,
+    whatever the distribution, but for rounding: the mean of |round(x / theta)| is near that of |x / theta|.
+    """
+    if options.spikes and not encoding.floor:
+        encoding = replace(encoding, floor=float(np.abs(x).mean()) / options.spikes)
+    ratio = 0.0 if options.static else best_clip_ratio(x, weight, encoding, target)
+    return replace(encoding, clip_ratio=ratio)
 
 
 def best_clip_ratio(x: NDArray, weight: NDArray, encoding: Encoding, target: NDArray | None = None) -> float:

@@ -13,7 +13,7 @@ from sdc.errors import PassError, PostconditionError
 from sdc.ir.model import Encoding, Model
 from sdc.ir.params import FunctionSource, Param, array_param
 from sdc.passes.base import PassContext
-from sdc.passes.calibrate import ROWS, best_clip_ratio, sampled_outputs
+from sdc.passes.calibrate import ROWS, fit_thresholds, sampled_outputs
 from sdc.passes.graph import Graph
 from sdc.passes.layerwise import LayerInputs, QuantisedLayer, sweep
 from sdc.passes.quantisers import (
@@ -83,8 +83,7 @@ class _LayerByLayer:
         encoding = self.encodings[name]
         picks = np.linspace(0, len(seen.spiking) - 1, min(ROWS, len(seen.spiking))).astype(int)
         outputs = sampled_outputs(seen.weight, self.ctx.random(name))
-        ratio = best_clip_ratio(seen.spiking[picks], outputs, encoding, seen.exact[picks])
-        encoding = replace(encoding, clip_ratio=ratio)
+        encoding = fit_thresholds(seen.spiking[picks], outputs, encoding, options, seen.exact[picks])
         spikes = dequantised(seen.spiking, encoding)
         moments = Moments.of(seen.exact, spikes)
         weight = seen.weight

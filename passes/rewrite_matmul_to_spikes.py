@@ -192,6 +192,7 @@ class _Rewrite:
                 group=encoding.group or width,
                 clip_ratio=encoding.clip_ratio,
                 dead_zone=encoding.dead_zone,
+                floor=encoding.floor,
                 coding=encoding.coding,
                 name=name,
             )

@@ -27,5 +27,6 @@ def encode(x: NDArray, encoding: Encoding) -> tuple[NDArray, NDArray]:
         group=encoding.group or x.shape[-1],
         clip_ratio=encoding.clip_ratio,
         dead_zone=encoding.dead_zone,
+        floor=encoding.floor,
     )
     return counts, theta

@@ -34,6 +34,10 @@ class CompileConfig(BaseModel):
         seed: Seed of everything random.
         smoothing: Exponent of the smoothing scales (SmoothQuant, arXiv 2211.10438); 0 turns it off.
         block: Largest Hadamard block, in channels, a power of two; 0 turns projection off.
+        spikes: Wanted mean of |count| of a linear's inputs, which sets the least threshold of each; 0:
+            thresholds follow max|x| alone.
+        static: Thresholds are those least ones alone, known before a run; needs ``spikes``.
+        dead_zone: tau: inputs below tau thresholds are silent (0.5 and less change nothing).
         q_levels: Spike levels of attention queries.
         kv_levels: Spike levels of cached keys and values.
         prob_levels: Spike levels of attention probabilities (unsigned).
@@ -61,6 +65,9 @@ class CompileConfig(BaseModel):
     seed: Annotated[int, Field(ge=0)] = 0
     smoothing: Annotated[float, Field(ge=0, le=1)] = 0.5
     block: Annotated[int, Field(ge=0)] = 64
+    spikes: Annotated[float, Field(ge=0)] = 0.0
+    static: bool = False
+    dead_zone: Annotated[float, Field(ge=0, le=2)] = 0.0
     q_levels: Annotated[int, Field(ge=1, le=127)] = 15
     kv_levels: Annotated[int, Field(ge=1, le=127)] = 127
     prob_levels: Annotated[int, Field(ge=1, le=255)] = 255
@@ -93,6 +100,12 @@ class CompileConfig(BaseModel):
         for name in ("machine", "emit_isa"):
             if self.target != "neuro" and getattr(self, name) is not None:
                 raise ValueError(f"{name} is a setting of target neuro, the target is {self.target}")
+        return self
+
+    @model_validator(mode="after")
+    def _static_thresholds_have_values(self) -> CompileConfig:
+        if self.static and not self.spikes:
+            raise ValueError("static thresholds need spikes, the mean count that sets them")
         return self
 
     @staticmethod

@@ -79,6 +79,7 @@ def _entry(
         "group": encoder["group"],
         "clip_ratio": encoder["clip_ratio"],
         "dead_zone": encoder["dead_zone"],
+        "floor": encoder["floor"],
         "weight_bits": weight_bits,
         "synapses": synapses,
     }

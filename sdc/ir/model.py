@@ -25,6 +25,8 @@ class Encoding:
         group: Channels that share a threshold; 0 means all of a token's.
         clip_ratio: c in theta = c * max|x| / D.
         dead_zone: tau; |x| < tau * theta gives 0.
+        floor: Least threshold: theta = max(floor, c * max|x| / D). Quiet tokens then spike less than loud
+            ones; with c = 0 the threshold is static.
         weight_bits: Width of an integer weight.
         weight_group: Input channels that share a weight scale; 0 means a whole row.
     """
@@ -34,6 +36,7 @@ class Encoding:
     group: int = 64
     clip_ratio: float = 1.0
     dead_zone: float = 0.0
+    floor: float = 0.0
     weight_bits: int = 8
     weight_group: int = 0
 

@@ -25,7 +25,7 @@ from sdc.targets.fused.specs import (
 __all__ = ["Attention", "Encode", "Limits", "Linear", "match_attention", "match_encode", "match_linear"]
 
 
-Limits = tuple[int, float, float]
+Limits = tuple[int, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -130,13 +130,19 @@ def _levels(graph: Graph, counts: Any) -> int:
 def encoder_of(call: Any) -> Encoder:
     """The attributes of a ``sdc.spike_encode``."""
     attrs, signed = attributes(call), bool(attributes(call)["signed"])
-    return Encoder(count_dtype(attrs["levels"], signed), attrs["group"], signed, attrs["dead_zone"] > 0)
+    return Encoder(
+        count_dtype(attrs["levels"], signed),
+        attrs["group"],
+        signed,
+        zoned=attrs["dead_zone"] > 0,
+        floored=attrs["floor"] > 0,
+    )
 
 
 def limits_of(call: Any) -> Limits:
-    """The numbers of a ``sdc.spike_encode``: levels, clip ratio, dead zone."""
+    """The numbers of a ``sdc.spike_encode``: levels, clip ratio, dead zone, floor."""
     attrs = attributes(call)
-    return attrs["levels"], attrs["clip_ratio"], attrs["dead_zone"]
+    return attrs["levels"], attrs["clip_ratio"], attrs["dead_zone"], attrs["floor"]
 
 
 def match_encode(graph: Graph, var: Any) -> Encode | None:
@@ -363,7 +369,7 @@ class _Part:
             return None
         x = call.args[0]
         shape, encoder = shape_of(x, "lower"), encoder_of(call)
-        if len(shape) != 4 or encoder.group != int(shape[3]):
+        if len(shape) != 4 or encoder.group != int(shape[3]) or encoder.floored:
             return None
         if any(len(graph.readers.get(graph.root(v), [])) != 1 for v in (counts, theta)):
             return None

@@ -78,22 +78,30 @@ class LinearSpec:
 class Encoder:
     """What of a ``sdc.spike_encode`` shapes its kernel.
 
-    The numbers, calibrated per operation, come at run time as ``limits`` [3] (see :func:`limits`): so the
-    operations of all layers share a kernel.
+    The numbers, calibrated per operation, come at run time as ``limits`` [numbers] (see :func:`limits`): so
+    the operations of all layers share a kernel.
 
     Attributes:
         zoned: There is a dead zone.
+        floored: There is a least threshold, the fourth of the numbers.
     """
 
     dtype: str
     group: int
     signed: bool = True
     zoned: bool = False
+    floored: bool = False
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers come at run time."""
+        return 4 if self.floored else 3
 
 
-def limits(levels: int, clip_ratio: float, dead_zone: float) -> NDArray:
-    """The run-time numbers of an encoder, float32 [3]: threshold factor, levels, dead zone."""
-    return np.array([threshold_factor(levels, clip_ratio), levels, np.float32(dead_zone)], np.float32)
+def limits(levels: int, clip_ratio: float, dead_zone: float, floor: float = 0.0) -> NDArray:
+    """The run-time numbers of an encoder, float32: threshold factor, levels, dead zone and, if any, floor."""
+    numbers = [threshold_factor(levels, clip_ratio), levels, dead_zone, *([floor] if floor > 0 else [])]
+    return np.array(numbers, np.float32)
 
 
 @dataclass(frozen=True)

@@ -159,9 +159,17 @@ class _Builder:
 
     def encode(self, x: relax.Expr, levels: int, group: int, name: str) -> tuple[relax.Expr, relax.Expr]:
         zone = 0.6 if name.endswith("down") else 0.0
+        floor = 0.75 if name.endswith("gate_up") else 0.0
         both = self.bb.emit(
             spike_encode(
-                x, levels=levels, group=group, clip_ratio=0.95, dead_zone=zone, coding=self.coding, name=name
+                x,
+                levels=levels,
+                group=group,
+                clip_ratio=0.95,
+                dead_zone=zone,
+                floor=floor,
+                coding=self.coding,
+                name=name,
             )
         )
         return self.bb.emit(relax.TupleGetItem(both, 0)), self.bb.emit(relax.TupleGetItem(both, 1))

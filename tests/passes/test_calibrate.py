@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.sketch import Sketch
 from helpers.tiny_llama import tiny_llama
 
 from sdc.errors import PostconditionError
-from sdc.ir.model import Encoding
+from sdc.ir.model import Encoding, Model
+from sdc.ir.ops import linear
 from sdc.passes.base import PassContext, PassOptions
-from sdc.passes.calibrate import CLIP_RATIOS, Calibrate, best_clip_ratio, fit_group
+from sdc.passes.calibrate import CLIP_RATIOS, Calibrate, best_clip_ratio, fit_group, fit_thresholds
 from sdc.passes.graph import Graph
+from sdc.passes.spikes import encode
 
 rng = np.random.default_rng(0)
 
@@ -27,8 +30,8 @@ def test_every_operation_gets_an_encoding() -> None:
     context = PassContext(PassOptions(levels=7, group=16), tuple(rng.integers(0, 64, (2, 8))))
     after = Calibrate().run(model, context)
     Calibrate().check(after, context)
-    for linear in Graph(model).linears():
-        encoding = after.encodings[linear.name]
+    for each in Graph(model).linears():
+        encoding = after.encodings[each.name]
         assert encoding.levels == 7
         assert encoding.clip_ratio in CLIP_RATIOS
     assert sum(name.endswith(":p") and e.levels == 255 for name, e in after.encodings.items()) == 2
@@ -48,3 +51,26 @@ def test_the_ratio_has_the_least_output_error() -> None:
     assert coarse < 1
     on_grid = np.sign(rng.normal(size=(64, 16))).astype(np.float32)
     assert best_clip_ratio(on_grid, weight, Encoding(levels=1, group=16)) == 1.0
+
+
+def gaussian_linear() -> Model:
+    s, weight = Sketch(x=[256, 32]), rng.normal(size=(8, 32)).astype(np.float32)
+    return s.model(s(linear(s["x"], s.weight("a", weight), name="a")))
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_a_floor_makes_the_wanted_number_of_spikes(static) -> None:
+    x = rng.laplace(size=(256, 32)).astype(np.float32)
+    options = PassOptions(levels=31, spikes=1.5, static=static)
+    encoding = Calibrate().run(gaussian_linear(), PassContext(options, ((x,),))).encodings["a"]
+    assert (encoding.clip_ratio == 0) == static
+    assert encoding.floor > 0
+    counts, theta = encode(x, encoding)
+    assert np.abs(counts).mean() == pytest.approx(1.5, rel=0.1)
+    assert not static or len(np.unique(theta)) == 1
+
+
+def test_a_floor_that_is_set_stays() -> None:
+    x = rng.normal(size=(256, 32)).astype(np.float32)
+    given = Encoding(levels=31, group=32, floor=0.3)
+    assert fit_thresholds(x, x[:8], given, PassOptions(spikes=9)).floor == 0.3

@@ -16,11 +16,12 @@ __all__ = ["count_dtype", "reference", "spike_encode", "threshold_factor"]
 DOC = """Symmetric quantisation of gamma-SQP (SDLLM, arXiv 2604.16475): a spike count per channel.
 
 x [..., K] float32 -> counts [..., K], theta [..., K / group] float32. Per token and group,
-theta = max|x| * float32(clip_ratio / levels); count = clip(round_half_even(x / theta), -levels,
+theta = max(floor, max|x| * float32(clip_ratio / levels)); count = clip(round_half_even(x / theta), -levels,
 levels), and 0 where |x| < dead_zone * theta or theta = 0. Not ``signed``: the lower bound is 0. Division
 and rounding are IEEE
 float32. NaN or infinity in x makes theta NaN or infinite and the counts 0. ``coding`` says how the count
-becomes a train; it does not change the count. Counts are int8 (uint8 where unsigned, int16 above)."""
+becomes a train; it does not change the count. A floor silences what is quiet beside other tokens; with
+clip_ratio 0 it is a static threshold. Counts are int8 (uint8 where unsigned, int16 above)."""
 
 
 def spike_encode(
@@ -30,6 +31,7 @@ def spike_encode(
     group: int,
     clip_ratio: float = 1.0,
     dead_zone: float = 0.0,
+    floor: float = 0.0,
     coding: str = "ternary",
     signed: bool = True,
     name: str = "",
@@ -40,6 +42,7 @@ def spike_encode(
         "group": group,
         "clip_ratio": float(clip_ratio),
         "dead_zone": float(dead_zone),
+        "floor": float(floor),
         "coding": coding,
         "signed": signed,
         "name": name,
@@ -72,6 +75,7 @@ def reference(
     group: int,
     clip_ratio: float = 1.0,
     dead_zone: float = 0.0,
+    floor: float = 0.0,
     coding: str = "ternary",
     signed: bool = True,
     name: str = "",
@@ -80,7 +84,8 @@ def reference(
     groups = x.astype(np.float32, copy=False).reshape(*x.shape[:-1], x.shape[-1] // group, group)
     magnitude = np.abs(groups)
     top = magnitude.max(-1, initial=0.0) if groups.size else np.zeros(groups.shape[:-1], np.float32)
-    theta = (top * threshold_factor(levels, clip_ratio)).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        theta = np.maximum(top * threshold_factor(levels, clip_ratio), np.float32(floor)).astype(np.float32)
     usable = np.isfinite(theta) & (theta > 0)
     divisor = np.where(usable, theta, np.float32(1))[..., None]
     with np.errstate(invalid="ignore"):
@@ -106,11 +111,12 @@ def _legalize(builder: relax.BlockBuilder, node: relax.Call) -> relax.Expr:
     levels, group = attrs["levels"], attrs["group"]
     dtype = count_dtype(levels, attrs["signed"])
     factor = tirx.const(float(threshold_factor(levels, attrs["clip_ratio"])), "float32")
+    floor = tirx.const(float(np.float32(attrs["floor"])), "float32")
     zone = tirx.const(float(np.float32(attrs["dead_zone"])), "float32")
     low = tirx.const(-float(levels) if attrs["signed"] else 0.0, "float32")
 
     def compute(x: te.Tensor) -> list[te.Tensor]:
-        theta = _theta(x, group, factor)
+        theta = _theta(x, group, factor, floor)
 
         def count(*i: Any) -> Any:
             value, limit = x(*i), theta(*i[:-1], i[-1] // group)
@@ -126,8 +132,8 @@ def _legalize(builder: relax.BlockBuilder, node: relax.Call) -> relax.Expr:
     return builder.call_te(compute, *node.args, primfunc_name_hint="spike_encode")
 
 
-def _theta(x: te.Tensor, group: int, factor: Any) -> te.Tensor:
-    """max|x| per group times the factor; a NaN anywhere in the group survives the maximum."""
+def _theta(x: te.Tensor, group: int, factor: Any, floor: Any) -> te.Tensor:
+    """max|x| per group times the factor, at least the floor; a NaN in the group survives both maxima."""
     nan_max = te.comm_reducer(
         lambda a, b: tirx.if_then_else(tirx.any(tirx.isnan(a), a >= b), a, b),
         lambda dtype: tirx.const(0.0, dtype),
@@ -136,7 +142,12 @@ def _theta(x: te.Tensor, group: int, factor: Any) -> te.Tensor:
     shape = (*x.shape[:-1], int(x.shape[-1]) // group)
     k = te.reduce_axis((0, group), "k")
     top = te.compute(shape, lambda *i: nan_max(tirx.abs(x(*i[:-1], i[-1] * group + k)), axis=k), name="top")
-    return te.compute(shape, lambda *i: top(*i) * factor, name="theta")
+
+    def least(*i: Any) -> Any:
+        theta = top(*i) * factor
+        return tirx.if_then_else(theta < floor, floor, theta)
+
+    return te.compute(shape, least, name="theta")
 
 
 register("spike_encode", _infer, reference, _legalize, DOC)

@@ -64,7 +64,7 @@ class _Kernel:
         channels = spec.heads * spec.value_width
         self.signs = declare("signs", (channels,), "float32") if spec.block else None
         if spec.encoder:
-            self.numbers = declare("limits", (3,), "float32")
+            self.numbers = declare("limits", (spec.encoder.numbers,), "float32")
             self.counts = declare("counts", (n, channels), spec.encoder.dtype)
             self.theta = declare("theta", (n, channels // spec.encoder.group), "float32")
         else:

@@ -17,7 +17,7 @@ __all__ = ["EncodeSpec", "Stream", "spike_encode"]
 def spike_encode(spec: EncodeSpec, isa: Isa) -> tirx.PrimFunc:
     """The kernel ``(x[, x2][, gain][, shift][, scale][, signs], limits, counts, theta)``.
 
-    x [n, stride] float32; gain, shift, scale, signs [K] float32; limits [3] of the encoder; counts [n, K],
+    x [n, stride] float32; gain, shift, scale, signs [K] float32; limits of the encoder; counts [n, K],
     theta [n, K / group] float32. Parallel over tokens where their number is not 1.
     """
     return prim_func(spec.key(), lambda: _emit(spec, isa))
@@ -35,7 +35,7 @@ def _emit(spec: EncodeSpec, isa: Isa) -> None:
 
     gain, shift = vector("gain", bool(spec.norm)), vector("shift", spec.norm == "layer")
     scale, signs = vector("scale", spec.scaled), vector("signs", bool(spec.block))
-    numbers = declare("limits", (3,), "float32")
+    numbers = declare("limits", (spec.encoder.numbers,), "float32")
     counts = declare("counts", (n, spec.width), spec.encoder.dtype)
     theta = declare("theta", (n, spec.width // spec.encoder.group), "float32")
     lanes = fit(spec.width, isa.lanes)

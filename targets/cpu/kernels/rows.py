@@ -186,6 +186,9 @@ def encode_row(
             store(top, (0,), tirx.max(load(top, (0,), lanes), magnitude), lanes)
         largest = let(reduce_smax(load(top, (0,), lanes)))
         theta = let(tirx.reinterpret("float32", largest) * factor)
+        if encoder.floored:  # a choice, not a maximum, lets NaN pass
+            least = let(load(buffer, (*at, 3)))
+            theta = let(tirx.Select(theta < least, least, theta))
         write_theta(g, theta)
         usable = tirx.all(theta > const(0.0, "float32"), theta < tirx.infinity("float32"))
         with if_(usable):

@@ -153,6 +153,8 @@ def _spike_encode(at: VectorCores, args: Args, attrs: Attrs, shape: Shape) -> Va
     core.note(f"{at.where}: encode, {levels} levels, {attrs['coding']}, groups of {group}")
     theta, counts = at.new((*x.shape[:-1], x.shape[-1] // group)), at.new(x.shape, (levels, attrs["coding"]))
     core.emit("theta", theta.ref, x.ref, x.size, group, float(threshold_factor(levels, attrs["clip_ratio"])))
+    if attrs["floor"]:
+        _raise_to_floor(at, theta, float(np.float32(attrs["floor"])))
     if attrs["dead_zone"]:
         core.emit("copy", counts.ref, x.ref, x.size)
         core.emit("mute", counts.ref, theta.ref, x.size, group, float(np.float32(attrs["dead_zone"])))
@@ -160,6 +162,16 @@ def _spike_encode(at: VectorCores, args: Args, attrs: Attrs, shape: Shape) -> Va
     sign = "s" if attrs["signed"] else "u"
     core.emit("count", counts.ref, x.ref, theta.ref, x.size, group, levels, sign)
     return replace(counts, made=len(core.code) - 1), theta
+
+
+def _raise_to_floor(at: VectorCores, theta: Array, floor: float) -> None:
+    """theta = max(theta, floor): each beside a copy of the floor, and the larger of the two."""
+    pair = at.new((2,))
+    least = at.constant(np.array([floor], np.float32), f"floor {floor:.9g}")
+    at.core.emit("copy", pair.part(1, 1), least.ref, 1)
+    for g in range(theta.size):
+        at.core.emit("copy", pair.ref, theta.part(g, 1), 1)
+        at.core.emit("vmax", theta.part(g, 1), pair.ref, 2)
 
 
 def _spike_accumulate(at: VectorCores, args: Args, attrs: Attrs, shape: Shape) -> Value:

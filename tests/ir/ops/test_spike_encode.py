@@ -44,6 +44,20 @@ def test_clipping_saturates_outliers_and_the_dead_zone_silences_weak_inputs() ->
     np.testing.assert_array_equal(counts, np.int8([[4, 3, 1, 0]]))
 
 
+def test_a_floor_silences_quiet_tokens_and_is_a_static_threshold_where_nothing_else_is() -> None:
+    x = np.array([[8.0, 3.0, 1.2, -0.9], [0.8, 0.3, -1.1, 0.0]], np.float32)
+    counts, theta = both(x, levels=4, group=4, floor=1.5)
+    np.testing.assert_array_equal(theta, np.float32([[2], [1.5]]))
+    np.testing.assert_array_equal(counts, np.int8([[4, 2, 1, 0], [1, 0, -1, 0]]))
+    counts, theta = both(x, levels=4, group=2, clip_ratio=0.0, floor=1.5)
+    np.testing.assert_array_equal(theta, np.full((2, 2), 1.5, np.float32))
+    np.testing.assert_array_equal(counts, np.int8([[4, 2, 1, -1], [1, 0, -1, 0]]))
+    for broken in (np.nan, np.inf):
+        counts, theta = both(np.array([[broken, 1.0]], np.float32), levels=4, group=2, floor=1.5)
+        assert not np.isfinite(theta).any()
+        assert not counts.any()
+
+
 def test_unsigned_counts_stop_at_zero_and_fit_uint8() -> None:
     x = np.array([[255.0, -3.0, 1.0, 200.4]], np.float32)
     counts, _ = both(x, levels=255, group=4, signed=False)

@@ -25,14 +25,16 @@ class Spikes:
     clip_ratio: float = 1.0
     dead_zone: float = 0.0
     signed: bool = True
+    floor: float = 0.0
 
     @property
     def encoder(self) -> Encoder:
-        return Encoder(count_dtype(self.levels, self.signed), self.group, self.signed, self.dead_zone > 0)
+        dtype = count_dtype(self.levels, self.signed)
+        return Encoder(dtype, self.group, self.signed, self.dead_zone > 0, self.floor > 0)
 
     @property
     def limits(self) -> np.ndarray:
-        return limits(self.levels, self.clip_ratio, self.dead_zone)
+        return limits(self.levels, self.clip_ratio, self.dead_zone, self.floor)
 
 
 def reference(x: np.ndarray, spikes: Spikes) -> tuple[np.ndarray, np.ndarray]:
@@ -56,6 +58,8 @@ SPIKES = [
     Spikes(15, 64),
     Spikes(7, 16, clip_ratio=0.8, dead_zone=0.6),
     Spikes(127, 192),
+    Spikes(31, 64, floor=1.3),
+    Spikes(31, 192, clip_ratio=0.0, floor=2.1, dead_zone=0.7),
     Spikes(255, 24, signed=False),
     Spikes(1000, 3),
     Spikes(1, 1),
