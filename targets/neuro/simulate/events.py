@@ -9,7 +9,7 @@ from sdc.targets.neuro.isa.fields import Length, Ref
 from sdc.targets.neuro.simulate.core import Core, Loop, Slot
 from sdc.targets.neuro.simulate.network import Message, concatenate
 
-__all__ = ["accum", "readout", "recvw", "send", "sendw", "slot"]
+__all__ = ["accum", "fires", "readout", "recvw", "send", "sendw", "slot", "unpack_rows"]
 
 SHORT_RUN = 256  # so many rows of 8-bit weights add up exactly in 16 bits, which is twice as fast as 32
 
@@ -27,7 +27,7 @@ def send(core: Core, counts: Ref, length: Length, coding: str, route: int, index
     """Sends the spikes of the present time step."""
     count = core.length(length)
     values = core.i[core.words(counts, count)]
-    axons = np.flatnonzero(_fires(values, coding, core.loop))
+    axons = np.flatnonzero(fires(values, coding, core.loop))
     negative = values[axons] < 0 if coding != "binary" else np.zeros(len(axons), bool)
     core.events["sent"] += len(axons)
     core.post(core, core.route(route), Message("spike", axons + index, negative))
@@ -88,7 +88,8 @@ def _take(core: Core, tag: int, sources: int, kind: str) -> list[Message] | None
     return messages
 
 
-def _fires(values: NDArray, coding: str, loop: Loop) -> NDArray:
+def fires(values: NDArray, coding: str, loop: Loop) -> NDArray:
+    """Which counts fire in the present time step."""
     step = loop.iteration
     if coding == "ternary":
         return np.abs(values) > step
@@ -138,12 +139,17 @@ def _rows(core: Core, synapse: Slot, axons: NDArray, outputs: int) -> NDArray:
     else:
         shape, strides = (last + 1, size), (synapse.stride, 1)
         packed = np.lib.stride_tricks.as_strided(window, shape, strides, writeable=False)[axons]
-    if synapse.bits == 8:
-        return packed.view(np.int8)
-    if synapse.bits == 16:
-        return packed.view("<i2")
-    per_byte = 8 // synapse.bits
-    shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(synapse.bits)
-    high = np.uint8(8 - synapse.bits)
+    return unpack_rows(packed, synapse.bits, outputs)
+
+
+def unpack_rows(packed: NDArray, bits: int, outputs: int) -> NDArray:
+    """Signed weights [rows, outputs] of packed rows, uint8 [rows, bytes]."""
+    if bits == 8:
+        return packed.view(np.int8)[:, :outputs]
+    if bits == 16:
+        return packed.view("<i2")[:, :outputs]
+    per_byte = 8 // bits
+    shifts = np.arange(per_byte, dtype=np.uint8) * np.uint8(bits)
+    high = np.uint8(8 - bits)
     fields = (packed[..., None] >> shifts << high).view(np.int8) >> high.astype(np.int8)
     return fields.reshape(len(packed), -1)[:, :outputs]
