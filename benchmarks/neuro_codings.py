@@ -1,4 +1,4 @@
-"""What spikes cost on every shipped machine: event-driven against dense, and bitwise, ternary and binary trains.
+"""What spikes cost on every shipped machine: sparse against dense; bitwise, ternary and binary trains.
 
     python benchmarks/neuro_codings.py SMOLLM2.sdc [--windows 4] [--window 256] [-o docs/neuro-results.md]
 
@@ -52,7 +52,7 @@ def main() -> None:
     machines = [load_machine(name) for name in shipped_machines()]
     pages += list(coding_tables(coding_table(machines, statistics=statistics, tokens=options.tokens)))
     pages += ["## LLaMA-2-7B: energy per token\n", LARGE_TEXT]
-    pages.append(markdown(list(large_rows(statistics["bitwise"], options.tokens))))
+    pages.append(large_table(statistics["bitwise"], options.tokens))
     pages += ["Published figures, and what they count:\n", markdown(PUBLISHED)]
     text = "\n".join(pages)
     if options.out:
@@ -101,8 +101,8 @@ def coding_tables(rows: Iterable[CodingRow]) -> Iterator[str]:
         best = chosen["bitwise", "sparse"]
         yield f"### {machine} ({best.chips} chips)\n"
         lines = [
-            "| coding | activity | synops, millions | packets, thousands | latency, ms | ms / token | mJ / token "
-            "| of it events | time saved | energy saved | time to bitwise | energy to bitwise |",
+            "| coding | activity | synops, millions | packets, thousands | latency, ms | ms / token "
+            "| mJ / token | of it events | time saved | energy saved | time to bitwise | energy to bitwise |",
             "|" + " --- |" * 12,
         ]
         lines += [_line(row, chosen[row.coding, "dense"], best) for row in found]
@@ -127,13 +127,26 @@ def _line(row: CodingRow, dense: CodingRow, best: CodingRow) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def large_rows(statistics: SpikeStatistics, tokens: int) -> Iterator[ScalingRow]:
+def large_table(statistics: SpikeStatistics, tokens: int) -> str:
     """LLaMA-2-7B shapes with 8-bit weights on every machine that holds them."""
+    lines = [
+        "| machine | chips | weights | latency, ms | ms / token | J / token | of it events | of it static |",
+        "|" + " --- |" * 8,
+    ]
     for name in shipped_machines():
         try:
-            yield from scaling_table(load_machine(name), ("llama2-7b",), statistics=statistics, tokens=tokens)
+            rows = scaling_table(load_machine(name), ("llama2-7b",), statistics=statistics, tokens=tokens)
+            lines += [_large_line(row) for row in rows]
         except DoesNotFit as error:
-            print(f"{name}: {error}")
+            lines.append(f"| {name} | does not fit: {error} |" + " |" * 6)
+    return "\n".join(lines) + "\n"
+
+
+def _large_line(row: ScalingRow) -> str:
+    weights = "streamed" if row.streamed else "in the cores"
+    joules = (row.mj_per_token / 1e3, row.dynamic_mj / 1e3, row.static_mj / 1e3)
+    numbers = [f"{v:.3g}" for v in (row.latency_ms, row.ms_per_token, *joules)]
+    return "| " + " | ".join([row.machine, str(row.chips), weights, *numbers]) + " |"
 
 
 INTRODUCTION = """# What spikes cost on the shipped machines
@@ -143,17 +156,19 @@ simulated on the machine descriptions (`targets/neuro/machines`), many of whose 
 rows of one machine rather than machines. See [neuro.md](neuro.md) for what is counted.
 """
 
-CODINGS_TEXT = """*Sparse* sends a packet and adds a row of weights only where a spike is; *dense* is the same machine, the
-same T time steps, with every neuron sending in every step. Context of 512 tokens, 8-bit weights; attention
-included, its probabilities (255 levels) by a softmax of normal scores (standard deviation 2, assumed).
-`time saved` and `energy saved` compare with the dense row of the same coding.
+CODINGS_TEXT = """*Sparse* sends a packet and adds a row of weights only where a spike is; *dense* is the same
+machine, the same T time steps, with every neuron sending in every step. Context of 512 tokens, 8-bit weights;
+attention included, its probabilities (255 levels) by a softmax of normal scores (standard deviation 2,
+assumed). Latency is that of the first token; milliseconds and joules per token are those of a stream of
+tokens that follow each other through the layers. `time saved` and `energy saved` compare with the dense row
+of the same coding.
 """
 
-LARGE_TEXT = """Synthetic weights (only shapes matter), spikes per neuron as measured on SmolLM2 by role, bitwise trains of 15
-levels, 8-bit weights, context of 512 tokens, tokens pipelined. Counted: every synaptic addition with the fetch of
-its weight, encoders, read-outs, attention, norms, activations, vectors and cache in SRAM, packets, hops, links
-between chips, streamed weights from DRAM (divided by the tokens of the batch), and static power of the chips in
-use over the time of one token. Not counted: the host, power conversion, cooling.
+LARGE_TEXT = """Synthetic weights (only shapes matter), spikes per neuron as measured on SmolLM2 by role,
+bitwise trains of 15 levels, 8-bit weights, context of 512 tokens, tokens of a stream. Counted: every synaptic
+addition with the fetch of its weight, encoders, read-outs, attention, norms, activations, vectors and cache in
+SRAM, packets, hops, links between chips, weights streamed from DRAM (shared by the tokens of a batch), and
+static power of the chips in use over the time of one token. Not counted: the host, power conversion, cooling.
 """
 
 

@@ -8,6 +8,7 @@ weight of a step (2^t of bitwise trains) is not part of a NIR graph: it must com
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -46,5 +47,5 @@ def to_nir(found: Sequence[Projection]) -> Any:
         nodes[f"sums_{where}"] = nir.I(r=np.ones(len(matrix), np.float32))
         nodes[f"out_{where}"] = nir.Output(output_type={"output": np.array([len(matrix)])})
         path = (source, f"synapses_{where}", f"sums_{where}", f"out_{where}")
-        edges += list(zip(path, path[1:], strict=False))
+        edges += list(pairwise(path))
     return nir.NIRGraph(nodes, edges)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,15 +118,26 @@ class Event:
 
 @dataclass
 class TrainLog:
-    """An observer of the functional simulator that keeps every spike."""
+    """An observer of the functional simulator that keeps every spike, and what the spikes added up to.
+
+    Attributes:
+        sums: By core and tag: the core's accumulators (and what lies behind them) after the last ``accum``.
+    """
 
     events: list[Event] = field(default_factory=list)
+    sums: dict[tuple[int, int], NDArray[np.int32]] = field(default_factory=dict)
 
     def executed(self, core: Core, pc: int) -> None:
-        """Looks at ``send`` alone."""
+        """Looks at ``send`` and ``accum``."""
         name, operands = core.code[pc]
-        if name != "send":
-            return
+        if name == "send":
+            self._sent(core, operands)
+        elif name == "accum":
+            tag, number, *_ = operands
+            place = core.slot(number).acc
+            self.sums[core.program.core, tag] = core.i[place.address + core.bases[place.base] :].copy()
+
+    def _sent(self, core: Core, operands: tuple[Any, ...]) -> None:
         counts, length, coding, route, index = operands
         loop = core.loop
         values = core.i[core.words(counts, core.length(length))]

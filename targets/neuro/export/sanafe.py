@@ -57,7 +57,11 @@ def architecture(machine: Machine, axons: int, bits: int) -> dict[str, Any]:
         raise TargetError(f"{machine.name}: SANA-FE knows meshes of one chip only")
     hop = {"energy": network.hop_energy_pj * 1e-12, "latency": network.hop_latency_ns * 1e-9}
     directions = ("north", "east", "south", "west")
-    zero = {f"{k}_{e}": 0.0 for k in ("energy", "latency") for e in ("access_neuron", "update_neuron", "spike_out")}
+    zero = {
+        f"{k}_{e}": 0.0
+        for k in ("energy", "latency")
+        for e in ("access_neuron", "update_neuron", "spike_out")
+    }
     receive = (unit.spike_receive_pj + network.cluster_energy_pj) * 1e-12
     core = {
         "name": f"core[0..{grid.cluster - 1}]",
@@ -102,7 +106,9 @@ def _unit(name: str, **attributes: object) -> dict[str, Any]:
     return {"name": name, "attributes": attributes}
 
 
-def expected_messages(found: Sequence[Projection], events: Sequence[Event], machine: Machine) -> list[Message]:
+def expected_messages(
+    found: Sequence[Projection], events: Sequence[Event], machine: Machine
+) -> list[Message]:
     """Ours: each spike to each receiving core, with the distance that its packet travels."""
     grid = Grid.of(machine)
     out: list[Message] = []

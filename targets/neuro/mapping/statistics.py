@@ -79,7 +79,8 @@ def measured_statistics(
     """Statistics of a Llama-type decoder that ran.
 
     Args:
-        linears: Firing of its linear layers in the order of execution: :data:`ROLES` per layer, then the head.
+        linears: Firing of its linear layers in the order of execution: :data:`ROLES` per layer, then the
+            head.
         queries: Firing of the queries of its attentions.
         levels, coding, group: How its activations were encoded; ``coding`` may be another one, since counts
             do not depend on it.

@@ -41,6 +41,7 @@ class Timing:
         sent: [F] packets that left.
         delivered: [F] packets that arrived, over all receivers.
         makespan: End of the last work.
+        streamed: Whether weights came from external memory, once for the whole batch.
     """
 
     start: Floats
@@ -56,6 +57,7 @@ class Timing:
     sent: Floats
     delivered: Floats
     makespan: float
+    streamed: bool = False
 
     @property
     def latency_ns(self) -> float:
@@ -64,7 +66,12 @@ class Timing:
 
     @property
     def period_ns(self) -> float:
-        """Mean time between the ends of successive tokens; the latency if there is only one."""
+        """Mean time between the ends of successive tokens; the latency if there is only one.
+
+        Where weights are streamed, tokens end together, and each has its share of the whole batch.
+        """
+        if self.streamed:
+            return self.makespan / self.start.shape[1]
         ends = self.end.max(axis=0)
         return float(np.diff(ends).mean()) if len(ends) > 1 else self.latency_ns
 
@@ -297,4 +304,5 @@ class _Simulation:
             sent=sent,
             delivered=sent * self.flows.fan_out,
             makespan=float(np.nanmax(self.end)),
+            streamed=self.mapping.partition.streamed,
         )
