@@ -166,8 +166,8 @@ of the same coding.
 
 LARGE_TEXT = """Synthetic weights (only shapes matter), spikes per neuron as measured on SmolLM2 by role,
 bitwise trains of 15 levels, 8-bit weights, context of 512 tokens, tokens of a stream. Counted: every synaptic
-addition with the fetch of its weight, encoders, read-outs, attention, norms, activations, vectors and cache in
-SRAM, packets, hops, links between chips, weights streamed from DRAM (shared by the tokens of a batch), and
+addition with the fetch of its weight, encoders, read-outs, attention, norms, activations, vectors and cache
+in SRAM, packets, hops, links between chips, weights streamed from DRAM (shared by the tokens of a batch), and
 static power of the chips in use over the time of one token. Not counted: the host, power conversion, cooling.
 """
 
