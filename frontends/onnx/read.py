@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 
@@ -9,6 +10,13 @@ import google.protobuf.message
 import onnx_ir as ir
 
 from sdc.errors import InvalidModelError
+from sdc.frontends.onnx.schema import (
+    OLDEST_OPSET,
+    UNKNOWN_ATTRIBUTES,
+    changed_operations,
+    misused_operations,
+    unknown_attributes,
+)
 
 __all__ = ["read_model"]
 
@@ -20,7 +28,8 @@ def read_model(path: str | Path) -> ir.Model:
 
     Raises:
         InvalidModelError: The file is missing or damaged; external data is missing, too short, or lies
-            outside the model's folder; a node reads a value that nothing makes; the graph has a cycle.
+            outside the model's folder; a node reads a value that nothing makes, or breaks the specification
+            of its operation; the graph has a cycle; its opset is too old.
     """
     path = Path(path)
     if not path.is_file():
@@ -31,24 +40,53 @@ def read_model(path: str | Path) -> ir.Model:
         raise InvalidModelError(f"{path}: not a complete ONNX file ({error}); export it again") from error
     if not len(model.graph) or not model.graph.outputs:
         raise InvalidModelError(f"{path}: the file holds no graph with nodes and outputs; export it again")
-    for tensor in model.graph.initializers.values():
-        _check_size(path, tensor)
-        _check_external(path, tensor)
+    _check_opset(path, model)
+    for name, tensor in _stored(model):
+        _check_size(path, name, tensor)
+        _check_external(path, name, tensor)
     for value in model.graph.inputs:
         _check_dimensions(path, f'input "{value.name}"', value.shape)
     _check_wiring(path, model)
+    misused = misused_operations(model)
+    if misused:
+        raise InvalidModelError(f"{path}: {'; '.join(misused)}; export it again")
+    model.meta[UNKNOWN_ATTRIBUTES] = unknown_attributes(model)
     return model
 
 
-def _check_size(path: Path, value: ir.Value) -> None:
+def _check_opset(path: Path, model: ir.Model) -> None:
+    opset = int(model.opset_imports.get("", OLDEST_OPSET))
+    changed = changed_operations(model) if opset < OLDEST_OPSET else ()
+    if changed:
+        raise InvalidModelError(
+            f"{path}: the file is in opset {opset}, where {', '.join(changed)} meant something else; "
+            f"export it with opset {OLDEST_OPSET} or later"
+        )
+
+
+def _stored(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    """All tensors in the file: initializers of the graph and its subgraphs, and those in attributes."""
+    graphs = [model.graph, *(f.graph for f in model.functions.values())]
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:
+            yield str(value.name), value.const_value
+    for node in (n for graph in graphs for n in ir.traversal.RecursiveGraphIterator(graph)):
+        for attribute in node.attributes.values():
+            if attribute.is_ref():
+                continue
+            if attribute.type == ir.AttributeType.TENSOR:
+                yield str(node.outputs[0].name), attribute.as_tensor()
+            elif attribute.type == ir.AttributeType.GRAPH:
+                inner = attribute.as_graph().initializers.values()
+                yield from ((str(v.name), v.const_value) for v in inner if v.const_value is not None)
+
+
+def _check_size(path: Path, name: str, tensor: ir.TensorProtocol) -> None:
     """The shape is sane, and a tensor inside the file has as many bytes as its shape says."""
-    tensor = value.const_value
-    if tensor is None:
-        return
-    _check_dimensions(path, f'weight "{value.name}"', tensor.shape)
+    _check_dimensions(path, f'weight "{name}"', tensor.shape)
     if isinstance(tensor, ir.TensorProtoTensor) and len(tensor.raw.raw_data) not in (0, tensor.nbytes):
         raise InvalidModelError(
-            f'{path}: weight "{value.name}" has {len(tensor.raw.raw_data)} bytes of data, but its shape '
+            f'{path}: weight "{name}" has {len(tensor.raw.raw_data)} bytes of data, but its shape '
             f"{tensor.shape} asks for {tensor.nbytes}; export it again"
         )
 
@@ -59,24 +97,23 @@ def _check_dimensions(path: Path, what: str, shape: ir.Shape | None) -> None:
         raise InvalidModelError(f"{path}: {what} has the shape {shape}, which no real tensor has")
 
 
-def _check_external(path: Path, value: ir.Value) -> None:
-    tensor = value.const_value
+def _check_external(path: Path, name: str, tensor: ir.TensorProtocol) -> None:
     if not isinstance(tensor, ir.ExternalTensor):
         return
     folder, location = path.parent.resolve(), Path(str(tensor.location))
     target = (folder / location).resolve()
     if location.is_absolute() or folder not in target.parents:
         raise InvalidModelError(
-            f'{path}: weight "{value.name}" points outside the model\'s folder ({location}); refused'
+            f'{path}: weight "{name}" points outside the model\'s folder ({location}); refused'
         )
     if not target.is_file():
         raise InvalidModelError(
-            f'{path}: weight "{value.name}" is in {location}, which is missing; copy it beside the model'
+            f'{path}: weight "{name}" is in {location}, which is missing; copy it beside the model'
         )
     end = int(tensor.offset or 0) + int(tensor.length or tensor.nbytes)
     if target.stat().st_size < end or (tensor.length or tensor.nbytes) < tensor.nbytes:
         raise InvalidModelError(
-            f'{path}: {location} is too short for weight "{value.name}" '
+            f'{path}: {location} is too short for weight "{name}" '
             f"({target.stat().st_size} bytes, {end} needed); copy it again"
         )
 

@@ -17,6 +17,7 @@ from sdc.frontends.onnx.lift.lazy import LAZY
 from sdc.frontends.onnx.lift.positions import position_rows
 from sdc.frontends.onnx.lift.structural import Interpreter, symbolic
 from sdc.frontends.onnx.lift.values import Constant, Grown, Lifted, Past, Structural, Weight, number
+from sdc.frontends.onnx.schema import UNKNOWN_ATTRIBUTES
 from sdc.ir.ops import shape_of
 from sdc.ir.params import Cast, FunctionSource, Param, array_param
 
@@ -79,7 +80,8 @@ class Lifter:
         for name, value in self.model.graph.initializers.items():
             if name is not None:
                 self.values[id(value)] = Constant(value)
-        offenders = [
+        offenders = [*self.model.meta.get(UNKNOWN_ATTRIBUTES, ())]
+        offenders += [
             f'node "{n.name}" (op {n.op_type}, domain {n.domain or "ai.onnx"})'
             for n in self.model.graph
             if (n.domain or n.op_type not in CONVERTERS) and not self._foldable(n)

@@ -63,13 +63,19 @@ def test_missing_file_and_missing_external_data(tmp_path) -> None:
     assert load(path).params
 
 
-@pytest.mark.parametrize("location", ["../secret.bin", "a/../../secret.bin"])
-def test_external_data_outside_the_models_folder_is_refused(tmp_path, location) -> None:
+@pytest.mark.parametrize("location", ["../secret.bin", "a/../../secret.bin", "{absolute}", "link.bin"])
+@pytest.mark.parametrize("where", ["initializer", "attribute"])
+def test_external_data_outside_the_models_folder_is_refused(tmp_path, location, where) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (tmp_path / "secret.bin").write_bytes(b"\0" * 64)
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    tensor = external("w", location.format(absolute=tmp_path / "secret.bin"))
+    constant = helper.make_node("Constant", [], ["w"], name="stored", value=tensor)
+    inside = where == "attribute"
+    model = graph([constant, MATMUL] if inside else [MATMUL], [] if inside else [tensor])
     with pytest.raises(InvalidModelError, match="points outside the model's folder"):
-        load(saved(graph([MATMUL], [external("w", location)]), folder))
+        load(saved(model, folder))
 
 
 def test_operations_without_a_rule_are_listed_together(tmp_path) -> None:
@@ -83,6 +89,51 @@ def test_operations_without_a_rule_are_listed_together(tmp_path) -> None:
     assert len(caught.value.offenders) == 2
     assert 'node "/layers.3/foo" (op Foo, domain com.acme)' in str(caught.value)
     assert 'node "determinant" (op Det, domain ai.onnx)' in str(caught.value)
+
+
+def test_unknown_attributes_are_listed_with_unknown_operations(tmp_path) -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"], name="first", slope=0.5),
+        helper.make_node("Foo", ["a"], ["b"], name="second", domain="com.acme"),
+        helper.make_node("Softmax", ["b"], ["y"], name="third", axis=-1, temperature=2.0),
+    ]
+    with pytest.raises(UnsupportedOpError) as caught:
+        load(saved(graph(nodes), tmp_path))
+    assert caught.value.offenders == (
+        'node "first" (op Relu): unknown attribute slope',
+        'node "third" (op Softmax): unknown attribute temperature',
+        'node "second" (op Foo, domain com.acme)',
+    )
+
+
+@pytest.mark.parametrize(
+    ("node", "complaint"),
+    [
+        (helper.make_node("Softmax", ["x"], ["y"], name="n", axis=1.5), "axis is of type FLOAT, not INT"),
+        (helper.make_node("Cast", ["x"], ["y"], name="n"), "attribute to is missing"),
+        (helper.make_node("MatMul", ["x"], ["y"], name="n"), "1 inputs, not 2 to 2"),
+        (helper.make_node("MatMul", ["", "w"], ["y"], name="n"), "input A is left out"),
+        (helper.make_node("Relu", ["x"], ["y", "z"], name="n"), "2 outputs, not 1"),
+        (helper.make_node("Add", ["x", "i"], ["y"], name="n"), "inputs of types FLOAT and INT64"),
+        (helper.make_node("Gather", ["w", "x"], ["y"], name="n"), 'input indices "x" is of type FLOAT'),
+        (helper.make_node("Concat", ["x", "w", "i"], ["y"], name="n", axis=0), "of types FLOAT and INT64"),
+    ],
+)
+def test_what_breaks_the_specification_of_an_operation(tmp_path, node, complaint) -> None:
+    whole = onnx.numpy_helper.from_array(np.ones((4, 4), np.int64), "i")
+    model = graph([node], [weight(np.ones((4, 4))), whole])
+    with pytest.raises(InvalidModelError, match='node "n"') as caught:
+        load(saved(model, tmp_path))
+    assert complaint in str(caught.value)
+
+
+def test_an_opset_in_which_operations_meant_something_else(tmp_path) -> None:
+    model = graph([helper.make_node("Softmax", ["x"], ["y"])])
+    model.opset_import[0].version = 11
+    with pytest.raises(InvalidModelError, match="opset 11, where Softmax meant something else"):
+        load(saved(model, tmp_path))
+    model.opset_import[0].version = 13
+    assert load(saved(model, tmp_path)).module is not None
 
 
 def test_a_dangling_input_and_a_cycle(tmp_path) -> None:
