@@ -10,7 +10,8 @@ from tvm import relax
 
 from sdc.ir.evaluate.symbolic import evaluate_prim
 from sdc.ir.model import Model
-from sdc.ir.ops import attributes, shape_of
+from sdc.ir.ops import attributes, is_op, shape_of
+from sdc.ir.tables import byte_rows
 from sdc.passes.graph import Graph, op_name
 
 __all__ = ["Certificate", "OpCost", "certify"]
@@ -93,8 +94,16 @@ def certify(model: Model, context: int = 512) -> Certificate:
     for binding in graph.bindings:
         value = binding.value
         if isinstance(value, relax.Call) and hasattr(value.op, "name"):
-            ops.append(_cost(value, context))
+            ops.append(_scaled_rows(graph, value) or _cost(value, context))
     return Certificate(context, tuple(op for op in ops if op is not None))
+
+
+def _scaled_rows(graph: Graph, call: relax.Call) -> OpCost | None:
+    """The scaling of rows that are stored as bytes; None for anything else."""
+    table = graph.weight(call.args[0]) if is_op(call, "take") else None
+    if table is None or byte_rows(table) is None:
+        return None
+    return OpCost(table.name, "take", 0, _size(call), 0, 0, False)
 
 
 def _cost(call: relax.Call, context: int) -> OpCost | None:

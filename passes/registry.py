@@ -11,6 +11,7 @@ from sdc.passes.canonicalise import Canonicalise
 from sdc.passes.fold_norm_gamma import FoldNormGamma
 from sdc.passes.merge_parallel_linears import MergeParallelLinears
 from sdc.passes.project import Project
+from sdc.passes.quantise_tables import QuantiseTables
 from sdc.passes.quantise_weights import QuantiseWeights
 from sdc.passes.rewrite_matmul_to_spikes import RewriteMatmulToSpikes
 from sdc.passes.smooth import Smooth
@@ -26,6 +27,7 @@ PASSES: dict[str, Pass] = {
         FoldNormGamma(),
         Smooth(),
         Project(),
+        QuantiseTables(),
         Calibrate(),
         QuantiseWeights(),
         RewriteMatmulToSpikes(),

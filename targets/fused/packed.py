@@ -48,6 +48,13 @@ class PackedWeights:
             raise TargetError(f"{name} is read by two operations that want it packed differently")
         return self.vars[key]
 
+    def own(self, param: Param) -> relax.Var:
+        """The variable of a parameter that the target made itself."""
+        if param.name not in self.params:
+            self.params[param.name] = param
+            self.vars[param.name] = relax.Var(param.name, relax.TensorType(list(param.shape), param.dtype))
+        return self.vars[param.name]
+
     def limits(self, encoders: tuple[Limits, ...]) -> relax.Var:
         """The numbers of encoders, [3] or [encoders, 3]; equal ones are kept once."""
         name = "limits:" + ";".join(",".join(f"{n:.9g}" for n in each) for each in encoders)

@@ -11,7 +11,7 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from sdc.ir.ops import is_dimension, shape_of
+from sdc.ir.ops import is_dimension, is_op, shape_of
 from sdc.targets.fused.graph import Graph, reads, rows_and_width
 from sdc.targets.fused.match import (
     Attention,
@@ -22,6 +22,7 @@ from sdc.targets.fused.match import (
     match_linear,
 )
 from sdc.targets.fused.packed import PackedWeights, State
+from sdc.targets.fused.tables import look_up
 
 __all__ = ["Body", "Rebuild", "encoded", "is_one"]
 
@@ -243,11 +244,21 @@ class Body:
             self.data[binding.var] = self.item(self.data[value.tuple_value], value.index)
             return
         self.launches += 1
+        rows = self.byte_rows(value)
+        if rows is not None:
+            self.data[binding.var] = rows
+            return
         new = self.rebuilt(value)
         if isinstance(binding, relax.MatchCast):
             self.data[binding.var] = self.builder.match_cast(new, binding.ty)
         else:
             self.data[binding.var] = self.builder.emit(new)
+
+    def byte_rows(self, value: Any) -> Any:
+        """Rows of a table that is stored as bytes; None for anything else."""
+        if not is_op(value, "take"):
+            return None
+        return look_up(self.builder, self.owner.weights, self.graph, value, self.rebuilt(value.args[1]))
 
     def rebuilt(self, expr: Any) -> Any:
         if is_dimension(expr):
