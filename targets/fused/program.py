@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from sdc.ir.ops import shape_of
 from sdc.targets.fused.packed import PackedWeights, State
 from sdc.targets.fused.rebuild import Rebuild
 
-__all__ = ["CHUNK", "Lowered", "compile_module", "lower_model"]
+__all__ = ["CHUNK", "Lowered", "bound", "compile_module", "lower_model"]
 
 # Tokens that prefill and score take at once: many, so that a weight is read once for all of them, but few
 # enough that their activations stay in the second-level cache.
@@ -38,27 +39,32 @@ class Lowered:
     launches: dict[str, int]
 
 
-def lower_model(model: Model, lowering: Rebuild) -> Lowered:
+def lower_model(
+    model: Model, lowering: Rebuild, finish: Callable[[Model, Rebuild], None] | None = None
+) -> Lowered:
     """``prefill``, ``score`` and ``decode`` of a decoder, or ``main`` of a stateless graph.
 
     Args:
         model: After the spike rewrite.
         lowering: The target's, fresh.
+        finish: Adds functions of the target's own.
 
     Raises:
         TargetError: The module holds something that cannot be compiled.
     """
     if model.info.kind == "decoder":
-        whole, single = _bound(model, {"batch": 1}), _bound(model, {"batch": 1, "seq": 1})
+        whole, single = bound(model, {"batch": 1}), bound(model, {"batch": 1, "seq": 1})
         lowering.add("decode", single)
         lowering.add("prefill", whole, last_only=True, bound=min(CHUNK, model.info.max_seq))
         lowering.add("score", whole, bound=min(CHUNK, model.info.max_seq))
     else:
         lowering.add("main", model.module["main"])
+    if finish is not None:
+        finish(model, lowering)
     return Lowered(lowering.builder.finalize(), lowering.weights, tuple(lowering.states), lowering.launches)
 
 
-def _bound(model: Model, sizes: dict[str, int]) -> relax.Function:
+def bound(model: Model, sizes: dict[str, int]) -> relax.Function:
     """The entry function with symbolic sizes replaced; the other sizes stay."""
     function = model.module[model.entry]
     names = {str(v.name): v for v in relax.analysis.free_symbolic_vars(function)}
@@ -67,19 +73,29 @@ def _bound(model: Model, sizes: dict[str, int]) -> relax.Function:
     return function.bind_symbolic_vars(present) if present else function
 
 
-def compile_module(module: tvm.IRModule, target: tvm.target.Target, name: str) -> relax.VMExecutable:
-    """Machine code of a lowered program; ``name`` of the target is for messages.
+def compile_module(
+    module: tvm.IRModule,
+    target: tvm.target.Target,
+    name: str,
+    *,
+    schedule: tvm.transform.Pass | None = None,
+) -> relax.VMExecutable:
+    """Machine code of a lowered program.
+
+    Args:
+        name: Of the target, for messages.
+        schedule: Runs after the naive legalisation, under the target.
 
     Raises:
         TargetError: TVM cannot compile it.
     """
     try:
-        return tvm.compile(module, target=target, relax_pipeline=_pipeline())
+        return tvm.compile(module, target=target, relax_pipeline=_pipeline(target, schedule))
     except (RuntimeError, ValueError, TypeError) as error:
         raise TargetError(f"TVM could not compile the program for {name}: {error}") from error
 
 
-def _pipeline() -> tvm.transform.Pass:
+def _pipeline(target: tvm.target.Target, schedule: tvm.transform.Pass | None) -> tvm.transform.Pass:
     """TVM's default build pipeline for Relax, with one difference.
 
     Reshapes stay operations (the virtual machine makes them views), where the default first turns them into
@@ -91,6 +107,7 @@ def _pipeline() -> tvm.transform.Pass:
             relax.backend.DispatchSampling(),
             relax.backend.DispatchSortScan(),
             passes.LegalizeOps({"relax.nn.relu": _relu, "relax.take": _take}, skip_ops=["relax.reshape"]),
+            *([] if schedule is None else [_under(target, schedule)]),
             passes.ToNonDataflow(),
             passes.RemovePurityChecking(),
             passes.CallTIRRewrite(),
@@ -104,6 +121,17 @@ def _pipeline() -> tvm.transform.Pass:
             passes.AttachGlobalSymbol(),
         ]
     )
+
+
+def _under(target: tvm.target.Target, schedule: tvm.transform.Pass) -> tvm.transform.Pass:
+    """A pass that is told the target."""
+
+    @tvm.transform.module_pass(opt_level=0, name="Schedule")
+    def run(module: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+        with target:
+            return schedule(module)
+
+    return run
 
 
 def _relu(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:

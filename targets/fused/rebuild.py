@@ -24,7 +24,7 @@ from sdc.targets.fused.match import (
 from sdc.targets.fused.packed import PackedWeights, State
 from sdc.targets.fused.tables import look_up
 
-__all__ = ["Body", "Rebuild", "encoded", "is_one"]
+__all__ = ["Body", "Rebuild", "Step", "encoded", "is_one"]
 
 Step = Linear | Encode | Attention
 
@@ -43,15 +43,26 @@ class Rebuild:
         self.kernels: dict[Any, tvm.ir.GlobalVar] = {}
         self.states: list[State] = []
         self.launches: dict[str, int] = {}
+        self.function = ""  # the one that is being lowered
 
-    def add(self, name: str, function: relax.Function, *, last_only: bool = False, bound: int = 0) -> None:
+    def add(
+        self,
+        name: str,
+        function: relax.Function,
+        *,
+        last_only: bool = False,
+        bound: int = 0,
+        emitter: type[Body] | None = None,
+    ) -> None:
         """Lowers ``function`` under ``name``.
 
         Args:
             last_only: Only the last token's first output is wanted.
             bound: Largest value of the symbolic sequence length, 0 where there is none.
+            emitter: Instead of the target's usual one.
         """
-        body = self.body(self, Graph(function), last_only)
+        self.function = name
+        body = (emitter or self.body)(self, Graph(function), last_only)
         with self.builder.function(name):
             with self.builder.dataflow():
                 result = self.builder.emit_output(body.emit())

@@ -1,0 +1,1 @@
+"""TIR kernels of the CUDA target, generated for shapes."""

@@ -1,0 +1,1 @@
+"""From the spiking Relax module to calls of CUDA kernels."""

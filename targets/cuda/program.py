@@ -1,0 +1,90 @@
+"""A program for CUDA: lowered functions, host code, and the kernels' source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.s_tir import dlight
+
+from sdc.errors import TargetError
+from sdc.ir.model import Model
+from sdc.targets.cuda.lower.lowering import Lowering, Scheduled
+from sdc.targets.fused.packed import PackedWeights
+from sdc.targets.fused.program import Lowered, bound, compile_module, lower_model
+
+__all__ = ["CudaProgram", "compile_program", "lower_for_cuda"]
+
+# What TVM's default schedules may assume; machine code is nvcc's, for every architecture asked for.
+_OLDEST = "sm_80"
+
+
+@dataclass(frozen=True)
+class CudaProgram:
+    """What TVM made.
+
+    Attributes:
+        executable: The virtual machine's program with host code.
+        source: CUDA C++ of all kernels.
+    """
+
+    executable: relax.VMExecutable
+    source: str
+
+
+def lower_for_cuda(model: Model) -> tuple[Lowered, tuple[Scheduled, ...]]:
+    """The lowered functions, and the schedule that each operation took.
+
+    A decoder whose caches all change in place has ``greedy`` too, which leaves logits on the device.
+
+    Raises:
+        TargetError: The module holds something that cannot be compiled.
+    """
+    lowering = Lowering(PackedWeights(model.params))
+    lowered = lower_model(model, lowering, finish=_add_greedy)
+    return lowered, tuple(lowering.schedules)
+
+
+def _add_greedy(model: Model, lowering: Any) -> None:
+    if model.info.kind == "decoder" and all(s.in_place for s in lowering.states):
+        lowering.add_greedy(bound(model, {"batch": 1, "seq": 1}))
+
+
+def target() -> tvm.target.Target:
+    """Host code for any x86-64 machine, kernels for any of the architectures."""
+    return tvm.target.Target({"kind": "cuda", "arch": _OLDEST}, host={"kind": "llvm"})
+
+
+def compile_program(module: tvm.IRModule) -> CudaProgram:
+    """Host code and kernel source of a lowered module.
+
+    Raises:
+        TargetError: TVM cannot compile it.
+    """
+    executable = compile_module(module, target(), "CUDA", schedule=_default_schedules())
+    return CudaProgram(executable, _source(executable.mod))
+
+
+def _default_schedules() -> tvm.transform.Pass:
+    """Schedules for what no kernel here takes; ours are marked as scheduled."""
+    rules = dlight.gpu
+    return dlight.ApplyDefaultSchedule(
+        rules.Reduction(), rules.GeneralReduction(), rules.Transpose(), rules.Fallback()
+    )
+
+
+def _source(module: Any) -> str:
+    found: list[str] = []
+
+    def walk(node: Any) -> None:
+        if node.kind == "cuda":
+            found.append(str(node.inspect_source("cuda") or node.inspect_source()))
+        for child in node.imports:
+            walk(child)
+
+    walk(module)
+    if len(found) != 1:
+        raise TargetError(f"TVM made {len(found)} modules of CUDA kernels where one was expected")
+    return found[0]
