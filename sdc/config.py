@@ -43,6 +43,10 @@ class CompileConfig(BaseModel):
         prob_levels: Spike levels of attention probabilities (unsigned).
         machine: For target neuro: a shipped machine's name, or the path of a description; None means
             ``loihi2-like``.
+        arch: For target cuda: architectures to hold machine code for, commas between; None means
+            ``sm_80,sm_89,sm_90``. Newer ones run from PTX.
+        emit: For target cuda: forms of the kernels to write beside the program, commas between: cuda, ptx,
+            cubin, sass.
         verify: Check what every pass promises; not part of the manifest.
         dump_ir: A directory for the module after every pass; not part of the manifest.
         emit_isa: For target neuro: a directory for every core's program as text; not part of the manifest.
@@ -72,6 +76,8 @@ class CompileConfig(BaseModel):
     kv_levels: Annotated[int, Field(ge=1, le=127)] = 127
     prob_levels: Annotated[int, Field(ge=1, le=255)] = 255
     machine: str | None = None
+    arch: Annotated[str | None, Field(pattern=r"^sm_[0-9]{2,3}(,sm_[0-9]{2,3})*$")] = None
+    emit: Annotated[str | None, Field(pattern=r"^(cuda|ptx|cubin|sass)(,(cuda|ptx|cubin|sass))*$")] = None
     verify: bool = False
     dump_ir: Path | None = None
     emit_isa: Path | None = None
@@ -106,6 +112,13 @@ class CompileConfig(BaseModel):
     def _static_thresholds_have_values(self) -> CompileConfig:
         if self.static and not self.spikes:
             raise ValueError("static thresholds need spikes, the mean count that sets them")
+        return self
+
+    @model_validator(mode="after")
+    def _arch_is_for_cuda(self) -> CompileConfig:
+        for name in ("arch", "emit"):
+            if self.target != "cuda" and getattr(self, name) is not None:
+                raise ValueError(f"{name} is a setting of target cuda, the target is {self.target}")
         return self
 
     @staticmethod

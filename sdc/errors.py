@@ -12,6 +12,7 @@ __all__ = [
     "ArtefactError",
     "ConfigError",
     "CorruptArtefactError",
+    "DeviceMemoryError",
     "DownloadError",
     "InvalidModelError",
     "ModelError",
@@ -99,6 +100,10 @@ class TargetError(SdcError):
 
 class NoDeviceError(TargetError):
     """The device that the program was compiled for is not on this machine."""
+
+
+class DeviceMemoryError(TargetError):
+    """The device's free memory does not hold the program."""
 
 
 class ArtefactError(SdcError):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from sdc.errors import ConfigError
 from sdc.targets.base import Target
 from sdc.targets.cpu.target import CpuTarget
+from sdc.targets.cuda.target import CudaTarget
 from sdc.targets.neuro.target import NeuroTarget
 
 __all__ = ["TARGETS", "find_target"]
 
-TARGETS: dict[str, Target] = {"cpu": CpuTarget(), "neuro": NeuroTarget()}
+TARGETS: dict[str, Target] = {"cpu": CpuTarget(), "cuda": CudaTarget(), "neuro": NeuroTarget()}
 
 
 def find_target(name: str) -> Target:

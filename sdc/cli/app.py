@@ -74,6 +74,13 @@ def compile(
     seed: Seed = 0,
     machine: Machine = None,
     emit_isa: EmitIsa = None,
+    arch: Annotated[
+        str | None, typer.Option(help="For cuda: architectures, commas between (default: sm_80,sm_89,sm_90).")
+    ] = None,
+    emit: Annotated[
+        str | None,
+        typer.Option(help="For cuda: also write kernels as cuda, ptx, cubin, sass, commas between."),
+    ] = None,
     dump_ir: DumpIr = None,
     verify: Verify = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a program that stands there.")] = False,
@@ -95,6 +102,8 @@ def compile(
         "seed": seed,
         "machine": machine,
         "emit_isa": emit_isa,
+        "arch": arch,
+        "emit": emit,
         "dump_ir": dump_ir,
         "verify": verify,
     }

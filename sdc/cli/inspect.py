@@ -46,6 +46,7 @@ def _inspect_program(path: Path, json: bool) -> None:
     facts = {name: manifest[name] for name in (*names, "dense_float_products", "notes", "certificate")}
     facts["weight_bytes"] = artefact.weight_bytes
     facts["summary"] = manifest["program"].get("summary", {})
+    facts |= {name: manifest["program"].get(name, []) for name in ("schedules", "kernels")}
     if json:
         print_json(facts)
         return
@@ -56,6 +57,8 @@ def _inspect_program(path: Path, json: bool) -> None:
     print_rows("operations", facts["ops"], columns)
     if facts["summary"]:
         print_facts("program", facts["summary"])
+    if facts["kernels"]:
+        print_rows("kernels", facts["kernels"], tuple(facts["kernels"][0]))
     for note in facts["notes"]:
         print(f"note: {note}")
 

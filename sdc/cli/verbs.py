@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -18,7 +17,7 @@ from sdc.cli.progress import Bars
 from sdc.cli.tables import print_facts, print_json, print_rows
 from sdc.config import CompileConfig
 from sdc.data import demo_text
-from sdc.errors import ConfigError
+from sdc.errors import ConfigError, TargetError
 from sdc.evaluation import Evaluation, Reference, evaluate, open_reference, windows_of
 from sdc.passes.base import PassContext
 from sdc.passes.pipeline import run_passes
@@ -27,6 +26,7 @@ from sdc.runtime import Program
 from sdc.runtime.sampling import Sampler
 from sdc.source import hash_source, open_source
 from sdc.targets.cpu.isa import best_level
+from sdc.targets.cuda.nvcc import find_nvcc
 
 __all__ = [
     "compile_model",
@@ -184,6 +184,15 @@ def print_module(path: Path, passes: Sequence[str], settings: Mapping[str, Any],
     print(model.module.script())
 
 
+def _nvcc() -> str:
+    """What --target cuda finds, or why it cannot compile."""
+    try:
+        found = find_nvcc()
+    except TargetError as error:
+        return f"unusable: {error}"
+    return f"{found.path}, CUDA {found.version[0]}.{found.version[1]}"
+
+
 def doctor(*, json: bool) -> None:
     """``sdc doctor``."""
     facts = {
@@ -193,7 +202,7 @@ def doctor(*, json: bool) -> None:
         "instruction_set": best_level().name,
         "threads": len(os.sched_getaffinity(0)),
         **{name: version(name) for name in ("apache-tvm", "onnx", "onnxruntime", "numpy")},
-        "nvcc": shutil.which("nvcc") or "not found (only --target cuda needs it)",
+        "nvcc": _nvcc(),
     }
     if json:
         print_json(facts)

@@ -156,14 +156,20 @@ class Program:
         room = int(self.manifest["model"]["max_seq"]) - len(prompt) + 1  # the last token needs no place
         wanted = min(max_new_tokens, room)
         runner.reset()
-        logits = _timed(times, runner.prefill, prompt)
+        token = sampler(_timed(times, runner.prefill, prompt))
+        # A device may choose the likeliest token itself, so that no logits travel.
+        greedy = getattr(runner, "greedy", None) if sampler.temperature == 0 else None
+        following = greedy(token) if greedy is not None and wanted > 1 else None
         for number in range(wanted):
-            token = sampler(logits)
             if token in ends:
                 return
             yield token
-            if number + 1 < wanted:
-                logits = _timed(times, runner.decode, token)
+            if number + 1 == wanted:
+                return
+            if following is not None:
+                token = _timed(times, next, following)
+            else:
+                token = sampler(_timed(times, runner.decode, token))
 
     def generate(
         self,
@@ -234,7 +240,7 @@ def score_with_firing(runner: Runner, tokens: NDArray | Sequence[int]) -> tuple[
     return logits, firing
 
 
-def _timed(times: list[float] | None, function: Callable[[Any], NDArray], argument: Any) -> NDArray:
+def _timed(times: list[float] | None, function: Callable[[Any], Any], argument: Any) -> Any:
     began = time.perf_counter()
     result = function(argument)
     if times is not None:

@@ -117,7 +117,7 @@ class _Kernel:
         self.write(totals, thetas)
 
     def key_of(self, block: Any, tile: int, column: Any) -> Any:
-        """The key of a tile's column: tiles 2i and 2i + 1 share 16 keys, and columns 2q and 2q + 1 of both are
+        """The key of a tile's column: tiles 2i and 2i + 1 share 16 keys, columns 2q and 2q + 1 of both are
         the keys 4q .. 4q + 3."""
         within = tirx.floordiv(column, 2) * 4 + tirx.floormod(column, 2) + (16 * (tile // 2) + 2 * (tile % 2))
         return block * MMA_K + within

@@ -109,8 +109,8 @@ class Likeliest:
         logits = declare("logits", (1, self.vocab), "float32")
         token = declare("token", (1, 1), "int64")
         position = declare("position", (), "int64")
-        keys, places = shared((warps,), "int32"), shared((warps,), "int32")
         with blocks("x", 1), threads(size) as t:
+            keys, places = shared((warps,), "int32"), shared((warps,), "int32")
             best, place = registers(1, "int32"), registers(1, "int32")
             store(best, (0,), const(-(2**31), "int32"))
             store(place, (0,), const(self.vocab, "int32"))

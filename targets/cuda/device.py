@@ -1,0 +1,76 @@
+"""The GPU: found or not, its memory, and tensors on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from tvm import relax
+
+from sdc.errors import DeviceMemoryError, NoDeviceError
+from sdc.targets.fused.runner import Cell
+
+__all__ = ["DeviceMemory", "check_room", "find_device"]
+
+
+def find_device() -> Any:
+    """The first CUDA device.
+
+    Raises:
+        NoDeviceError: There is none, or no driver.
+    """
+    device = tvm.cuda(0)
+    if not device.exist:
+        raise NoDeviceError(
+            "the program was compiled for NVIDIA GPUs, and this machine has no CUDA device (nvidia-smi lists "
+            "them); compile with --target cpu to run it here"
+        )
+    return device
+
+
+def check_room(device: Any, needed: int) -> None:
+    """Refuses a program that the device's free memory does not hold.
+
+    Raises:
+        DeviceMemoryError: More bytes are needed than free.
+    """
+    free = device.available_global_memory
+    if free is not None and needed > free:
+        raise DeviceMemoryError(
+            f"{device.device_name} has {free / 2**20:.0f} MiB free and the program needs "
+            f"{needed / 2**20:.0f} MiB; free memory, or compile with a smaller --max-seq or --weights int4"
+        )
+
+
+class _DeviceCell:
+    def __init__(self, shape: tuple[int, ...], device: Any) -> None:
+        self._shape = shape
+        self.tensor = tvm.runtime.tensor(np.zeros(shape, np.int64), device)
+
+    def set(self, value: int) -> None:
+        self.tensor.copyfrom(np.full(self._shape, value, np.int64))
+
+
+class DeviceMemory:
+    """See :class:`sdc.targets.fused.runner.Memory`: everything on one GPU, weights copied once."""
+
+    def __init__(self, device: Any) -> None:
+        self.device = device
+
+    def machine(self, module: Any) -> relax.VirtualMachine:
+        """A virtual machine that launches on the device."""
+        return relax.VirtualMachine(module, self.device)
+
+    def weight(self, array: NDArray) -> Any:
+        """A copy on the device."""
+        return tvm.runtime.tensor(array, self.device)
+
+    def tensor(self, array: NDArray) -> Any:
+        """A copy on the device."""
+        return tvm.runtime.tensor(array, self.device)
+
+    def cell(self, shape: tuple[int, ...]) -> Cell:
+        """An int64 tensor with one element, 0."""
+        return _DeviceCell(shape, self.device)

@@ -1,0 +1,141 @@
+"""The CUDA target: kernels for several architectures in one fat binary, built on any machine with nvcc."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm_ffi
+from tvm.support import nvcc as tvm_nvcc
+
+from sdc.errors import CorruptArtefactError
+from sdc.ir.model import Model
+from sdc.targets.base import BuildResult, Progress, Runner, StatelessRunner
+from sdc.targets.cuda.device import DeviceMemory, check_room, find_device
+from sdc.targets.cuda.emitted import find_disassembler, write_emitted
+from sdc.targets.cuda.lower.lowering import FALLBACK, Scheduled
+from sdc.targets.cuda.nvcc import Kernel, find_nvcc
+from sdc.targets.cuda.program import compile_program, lower_for_cuda
+from sdc.targets.cuda.runner import CudaRunner
+from sdc.targets.fused.library import load_objects, save_objects
+from sdc.targets.fused.program import CHUNK
+from sdc.targets.fused.runner import GraphRunner, Signature
+from sdc.targets.weights import map_weights, write_weights
+
+__all__ = ["CudaTarget"]
+
+_WEIGHTS, _BINARY = "weights.safetensors", "kernels.fatbin"
+_DEFAULT_ARCHS = "sm_80,sm_89,sm_90"
+
+
+class CudaTarget:
+    """Compiles for NVIDIA GPUs; needs nvcc to build, and a device to run."""
+
+    name = "cuda"
+
+    def check(self, config: Any) -> None:
+        """Looks for the compiler, and for a disassembler where one is needed.
+
+        Raises:
+            TargetError: One is missing or too old.
+        """
+        find_nvcc()
+        if "sass" in (config.emit or ""):
+            find_disassembler()
+
+    def build(self, model: Model, config: Any, out: Path, progress: Progress) -> BuildResult:
+        """Writes host objects, ``kernels.fatbin``, ``weights.safetensors``, and what ``--emit`` asks for."""
+        nvcc = find_nvcc()
+        archs = tuple((config.arch or _DEFAULT_ARCHS).split(","))
+        progress("lower", 0, 3)
+        lowered, schedules = lower_for_cuda(model)
+        progress("compile", 1, 3)
+        program = compile_program(lowered.module)
+        objects = save_objects(program.executable, out, "host")
+        progress(f"nvcc for {', '.join(archs)}", 2, 3)
+        compiled = nvcc.fat_binary(program.source, archs)
+        (out / _BINARY).write_bytes(compiled.binary)
+        files = [*objects, out / _BINARY]
+        files += write_emitted(nvcc, program.source, archs, config.emit or "", out)
+        progress("compile", 3, 3)
+        write_weights(out / _WEIGHTS, lowered.weights.params, progress)
+        manifest = {
+            "objects": [p.name for p in objects],
+            "binary": _BINARY,
+            "source_sha256": _hash(program.source),
+            "archs": list(archs),
+            "nvcc": ".".join(map(str, nvcc.version)),
+            "kernels": [k.to_json() for k in compiled.kernels],
+            "schedules": [s.to_json() for s in schedules],
+            "summary": _summary(schedules, compiled.kernels),
+            "weights": _WEIGHTS,
+            "signature": Signature.of(model, lowered, CHUNK).to_json(),
+        }
+        return BuildResult((*files, out / _WEIGHTS), manifest)
+
+    def load(self, artefact: Path, manifest: Mapping[str, Any]) -> Runner | StatelessRunner:
+        """Copies the weights to the device; ``manifest`` is :class:`BuildResult`'s.
+
+        Raises:
+            NoDeviceError: This machine has no GPU.
+            DeviceMemoryError: The GPU's free memory is too small.
+        """
+        device = find_device()
+        signature = Signature.from_json(manifest["signature"])
+        weights = map_weights(artefact / manifest["weights"])
+        check_room(device, _bytes_needed(signature, weights))
+        with _precompiled((artefact / manifest["binary"]).read_bytes(), manifest["source_sha256"]):
+            module = load_objects([artefact / name for name in manifest["objects"]])
+        memory = DeviceMemory(device)
+        if signature.kind == "decoder":
+            return CudaRunner(module, signature, weights, memory)
+        return GraphRunner(module, signature, weights, memory)
+
+
+def _summary(schedules: Sequence[Scheduled], kernels: Sequence[Kernel]) -> dict[str, str]:
+    """For people: how many operations of each function took which schedule, and what is worth a look."""
+    found: dict[str, str] = {}
+    for function in dict.fromkeys(s.function for s in schedules):
+        counts = Counter(s.schedule for s in schedules if s.function == function)
+        found[function] = ", ".join(f"{count} {schedule}" for schedule, count in counts.items())
+    left = dict.fromkeys(s.op for s in schedules if s.schedule == FALLBACK)
+    found[f"left to {FALLBACK}"] = ", ".join(left) or "none"
+    found["kernels that spill"] = ", ".join(f"{k.name} ({k.arch})" for k in kernels if k.spilled) or "none"
+    return found
+
+
+def _hash(source: str) -> str:
+    return hashlib.sha256(source.encode()).hexdigest()
+
+
+def _bytes_needed(signature: Signature, weights: Mapping[str, Any]) -> int:
+    """Weights and caches; activations are small beside them and come out of what is left."""
+    states: Sequence[Any] = signature.states
+    caches = sum(int(np.prod(s.shape)) * np.dtype(s.dtype).itemsize for s in states)
+    return caches + sum(int(weights[name].nbytes) for name in signature.weights)
+
+
+@contextmanager
+def _precompiled(binary: bytes, source_sha256: str) -> Iterator[None]:
+    """Answers TVM's request to compile a program's kernels with its fat binary.
+
+    A program built without a device holds its kernels as source, and TVM's loader asks a registered function
+    for machine code: no compiler is needed where a program runs.
+    """
+
+    def answer(source: str) -> bytes:
+        if _hash(str(source)) != source_sha256:
+            raise CorruptArtefactError("the program's kernels are not those of its fat binary; compile again")
+        return binary
+
+    name = "tvm_callback_cuda_compile"
+    tvm_ffi.register_global_func(name, answer, override=True)
+    try:
+        yield
+    finally:
+        tvm_ffi.register_global_func(name, tvm_nvcc.tvm_callback_cuda_compile, override=True)
