@@ -50,6 +50,7 @@ class PassOptions:
         q_levels: Spike levels of attention queries.
         kv_levels: Spike levels of cached keys and values.
         prob_levels: Spike levels of attention probabilities (unsigned).
+        budget: ``ppl=1.05x`` or ``spikes=0.5x``: thresholds are chosen an operation, by measured sensitivity.
         seed: Seed of everything random.
     """
 
@@ -68,6 +69,7 @@ class PassOptions:
     q_levels: int = 15
     kv_levels: int = 127
     prob_levels: int = 255
+    budget: str | None = None
     seed: int = 0
 
     @property

@@ -24,9 +24,10 @@ __all__ = [
     "fit_thresholds",
     "fit_weight_group",
     "sampled_outputs",
+    "with_floor",
 ]
 
-CLIP_RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
+CLIP_RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)
 ROWS = 192  # sample tokens an operation
 OUTPUTS = 1024  # sample outputs an operation: enough to weigh the channels of a wide head
 
@@ -112,15 +113,21 @@ def sampled_outputs(weight: NDArray, random: np.random.Generator) -> NDArray:
 def fit_thresholds(
     x: NDArray, weight: NDArray, encoding: Encoding, options: PassOptions, target: NDArray | None = None
 ) -> Encoding:
-    """The encoding with its floor, where spikes are counted and it has none yet, and its clip ratio.
-
-    Arguments as for :func:`best_clip_ratio`. A threshold of mean|x| / n makes counts of n on average,
-    whatever the distribution, but for rounding: the mean of |round(x / theta)| is near that of |x / theta|.
-    """
-    if options.spikes and not encoding.floor:
-        encoding = replace(encoding, floor=float(np.abs(x).mean()) / options.spikes)
+    """The encoding with its floor and its clip ratio; arguments as for :func:`best_clip_ratio`."""
+    encoding = with_floor(x, encoding, options.spikes)
     ratio = 0.0 if options.static else best_clip_ratio(x, weight, encoding, target)
     return replace(encoding, clip_ratio=ratio)
+
+
+def with_floor(x: NDArray, encoding: Encoding, spikes: float) -> Encoding:
+    """The encoding with a floor that makes counts of ``spikes`` on average; a floor that is set stays.
+
+    A threshold of mean|x| / n makes counts of n whatever the distribution, but for rounding: the mean of
+    |round(x / theta)| is near that of |x / theta|.
+    """
+    if not spikes or encoding.floor:
+        return encoding
+    return replace(encoding, floor=float(np.abs(x).mean()) / spikes)
 
 
 def best_clip_ratio(x: NDArray, weight: NDArray, encoding: Encoding, target: NDArray | None = None) -> float:

@@ -27,7 +27,10 @@ PHASES = (
     # Phase 2. gamma-SQP, first half: what is encoded becomes easy to encode; results stay the same.
     Phase("alignment", ("fold-norm-gamma", "smooth", "project")),
     # Phase 3. gamma-SQP, second half: thresholds, integer weights, spikes.
-    Phase("spikes", ("quantise-tables", "calibrate", "quantise-weights", "rewrite-matmul-to-spikes")),
+    Phase(
+        "spikes",
+        ("quantise-tables", "calibrate", "allocate", "quantise-weights", "rewrite-matmul-to-spikes"),
+    ),
     # Phase 4. The promise of the whole.
     Phase("certificate", ("verify-spike-driven",)),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from sdc.errors import ConfigError
+from sdc.passes.allocate import Allocate
 from sdc.passes.base import Pass
 from sdc.passes.calibrate import Calibrate
 from sdc.passes.canonicalise import Canonicalise
@@ -29,6 +30,7 @@ PASSES: dict[str, Pass] = {
         Project(),
         QuantiseTables(),
         Calibrate(),
+        Allocate(),
         QuantiseWeights(),
         RewriteMatmulToSpikes(),
         VerifySpikeDriven(),

@@ -162,6 +162,7 @@ def _content(
         "ops": operation_table(model),
         "dense_float_products": count_dense(model),
         "certificate": certify(model).as_json(),
+        "allocation": [dict(row) for row in model.allocation],
         "notes": list(model.notes),
         "program": dict(program),
     }

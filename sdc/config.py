@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sdc.errors import ConfigError
+from sdc.presets import PRESETS
 
 __all__ = ["CompileConfig"]
 
@@ -19,6 +21,7 @@ class CompileConfig(BaseModel):
 
     Attributes:
         target: Where the program runs.
+        preset: Named settings (:mod:`sdc.presets`) that the others start from.
         weights: Integer type of the weights.
         quantiser: How weights become integers: ``gptq`` (errors made good, layer by layer on spiking inputs)
             or ``rtn`` (each to the nearest). Left out: rtn for int8, gptq below.
@@ -38,6 +41,8 @@ class CompileConfig(BaseModel):
             thresholds follow max|x| alone.
         static: Thresholds are those least ones alone, known before a run; needs ``spikes``.
         dead_zone: tau: inputs below tau thresholds are silent (0.5 and less change nothing).
+        budget: ``ppl=1.05x`` (over the float model) or ``spikes=0.5x`` (over what these settings give):
+            thresholds are chosen an operation, by measured sensitivity.
         q_levels: Spike levels of attention queries.
         kv_levels: Spike levels of cached keys and values.
         prob_levels: Spike levels of attention probabilities (unsigned).
@@ -55,6 +60,7 @@ class CompileConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     target: Literal["cpu", "cuda", "neuro"] = "cpu"
+    preset: str | None = None
     weights: Literal["int8", "int4", "int3", "int2"] = "int8"
     quantiser: Literal["rtn", "gptq"] = "rtn"
     weight_group: Annotated[int, Field(ge=1)] = 32
@@ -72,6 +78,7 @@ class CompileConfig(BaseModel):
     spikes: Annotated[float, Field(ge=0)] = 0.0
     static: bool = False
     dead_zone: Annotated[float, Field(ge=0, le=2)] = 0.0
+    budget: Annotated[str, Field(pattern=r"^(ppl|spikes)=[0-9.]+x$")] | None = None
     q_levels: Annotated[int, Field(ge=1, le=127)] = 15
     kv_levels: Annotated[int, Field(ge=1, le=127)] = 127
     prob_levels: Annotated[int, Field(ge=1, le=255)] = 255
@@ -86,7 +93,7 @@ class CompileConfig(BaseModel):
     @classmethod
     def _fill_in(cls, settings: dict[str, Any]) -> dict[str, Any]:
         """Values for the settings whose default depends on others."""
-        filled = dict(settings)
+        filled = {**_preset(settings.get("preset")), **{k: v for k, v in settings.items() if v is not None}}
         if filled.get("quantiser") is None:
             filled["quantiser"] = "rtn" if filled.get("weights", "int8") == "int8" else "gptq"
         long = filled["quantiser"] == "gptq"
@@ -136,6 +143,12 @@ class CompileConfig(BaseModel):
     def to_manifest(self) -> dict[str, Any]:
         """JSON values, without what does not change the result."""
         return self.model_dump(mode="json", exclude={"dump_ir", "emit_isa", "verify"})
+
+
+def _preset(name: str | None) -> Mapping[str, Any]:
+    if name is not None and name not in PRESETS:
+        raise ValueError(f'there is no preset "{name}"; presets are: {", ".join(PRESETS)}')
+    return {} if name is None else PRESETS[name].settings
 
 
 def _complaint(error: Any) -> str:

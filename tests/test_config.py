@@ -9,6 +9,7 @@ import pytest
 from sdc.config import CompileConfig
 from sdc.errors import ConfigError
 from sdc.passes.base import PassOptions
+from sdc.presets import PRESETS
 
 
 def test_defaults_are_those_of_the_passes():
@@ -52,3 +53,24 @@ def test_the_manifest_holds_what_changes_the_result(tmp_path):
     assert stored["levels"] == 7
     assert {"dump_ir", "verify"}.isdisjoint(stored)
     assert CompileConfig.of(**stored) == config.model_copy(update={"dump_ir": None, "verify": False})
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_start_that_own_settings_override(name):
+    config = CompileConfig.of(preset=name)
+    for key, value in PRESETS[name].settings.items():
+        assert getattr(config, key) == value
+    own = CompileConfig.of(preset=name, levels=3, weights=None)
+    assert (own.levels, own.weights) == (3, config.weights)
+    assert own.to_manifest()["preset"] == name
+
+
+def test_an_unknown_preset_is_named():
+    with pytest.raises(ConfigError, match='no preset "spares"; presets are: accurate'):
+        CompileConfig.of(preset="spares")
+
+
+def test_static_thresholds_need_a_count():
+    assert CompileConfig.of(static=True, spikes=1.5).static
+    with pytest.raises(ConfigError, match="static thresholds need spikes"):
+        CompileConfig.of(static=True)

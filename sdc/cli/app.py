@@ -11,6 +11,7 @@ import typer
 from sdc import __version__
 from sdc.cli import demo as demo_verb
 from sdc.errors import ConfigError
+from sdc.presets import PRESETS
 
 __all__ = ["app"]
 
@@ -27,10 +28,24 @@ app = typer.Typer(
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the traceback.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Weights = Annotated[str, typer.Option(help="Weights: int8, int4, int3 or int2.")]
-Levels = Annotated[int, typer.Option(help="Largest spike count D of a linear's inputs.")]
-Group = Annotated[int, typer.Option(help="Channels that share a threshold; 0: all of a token's.")]
-Coding = Annotated[str, typer.Option(help="How counts become trains: ternary, bitwise or binary.")]
+PresetName = Annotated[
+    str | None, typer.Option("--preset", help=f"Settings to start from: {', '.join(PRESETS)}.")
+]
+Weights = Annotated[str | None, typer.Option(help="Weights: int8 (default), int4, int3 or int2.")]
+Levels = Annotated[int | None, typer.Option(help="Largest spike count D of a linear's inputs (default: 15).")]
+Group = Annotated[
+    int | None, typer.Option(help="Channels that share a threshold; 0: all of a token's (default: 64).")
+]
+Coding = Annotated[
+    str | None, typer.Option(help="How counts become trains: ternary (default), bitwise or binary.")
+]
+Spikes = Annotated[
+    float | None, typer.Option(help="Wanted mean count of a linear's inputs, by thresholds with a floor.")
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(help="ppl=1.05x or spikes=0.5x: choose thresholds an operation, by measured sensitivity."),
+]
 Calibration = Annotated[Path | None, typer.Option(help="Text to calibrate on (default: sdc's demo text).")]
 MaxSeq = Annotated[int | None, typer.Option(help="Tokens that the cache holds (default: 2048 at most).")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
@@ -65,10 +80,13 @@ def compile(
     model: Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="The program's directory.")],
     target: Annotated[str, typer.Option(help="Where it shall run: cpu, cuda or neuro.")] = "cpu",
-    weights: Weights = "int8",
-    levels: Levels = 15,
-    group: Group = 64,
-    coding: Coding = "ternary",
+    preset: PresetName = None,
+    weights: Weights = None,
+    levels: Levels = None,
+    group: Group = None,
+    coding: Coding = None,
+    spikes: Spikes = None,
+    budget: Budget = None,
     calibration: Calibration = None,
     max_seq: MaxSeq = None,
     seed: Seed = 0,
@@ -93,10 +111,13 @@ def compile(
 
     settings = {
         "target": target,
+        "preset": preset,
         "weights": weights,
         "levels": levels,
         "group": group,
         "coding": coding,
+        "spikes": spikes,
+        "budget": budget,
         "calibration": calibration,
         "max_seq": max_seq,
         "seed": seed,
@@ -269,10 +290,12 @@ def disasm(
 def opt(
     model: Model,
     passes: Annotated[str, typer.Option("--passes", "-p", help="Names of passes, commas between them.")] = "",
-    levels: Levels = 15,
-    group: Group = 64,
-    coding: Coding = "ternary",
-    weights: Weights = "int8",
+    preset: PresetName = None,
+    weights: Weights = None,
+    levels: Levels = None,
+    group: Group = None,
+    coding: Coding = None,
+    spikes: Spikes = None,
     calibration: Calibration = None,
     max_seq: MaxSeq = None,
     seed: Seed = 0,
@@ -285,6 +308,7 @@ def opt(
     from sdc.cli import verbs
 
     settings: dict[str, Any] = {"levels": levels, "group": group, "coding": coding, "weights": weights}
+    settings |= {"preset": preset, "spikes": spikes}
     settings |= {"calibration": calibration, "max_seq": max_seq, "seed": seed, "dump_ir": dump_ir}
     names = [n.strip() for n in passes.split(",") if n.strip()]
     verbs.print_module(model, names, {**settings, "verify": verify}, quiet=quiet)

@@ -44,6 +44,14 @@ class Lockstep:
         """The value of an argument in each run."""
         return [frame.value(expr) for frame in self.frames]
 
+    def fork(self) -> None:
+        """One more run, a copy of the first as it is by now. Called in a replacement, which then returns a
+        value for it too."""
+        first = self.frames[0]
+        copy = Frame(first.owner, first.function)
+        copy.values, copy.symbols, copy.weights = dict(first.values), first.symbols, first.weights
+        self.frames.append(copy)
+
     def run(self, replace: Replace, until: relax.Var) -> None:
         """Runs up to and including the binding of ``until``; what comes after it is not computed.
 
