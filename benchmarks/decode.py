@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 from contestants import Contestant, GenAi, LlamaCpp, OnnxRuntime, Ours, threads
-from machine import read_bandwidth
 from page import machine_line, spread, table, write_section
+
+from sdc.machine import read_bandwidth
 
 Rounds = list[dict[str, float]]
 

@@ -229,6 +229,25 @@ def energy(
 
 
 @app.command()
+def report(
+    program: Artefact,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file.")],
+    evaluation: Annotated[
+        Path | None, typer.Option("--eval", help="Measurements: what `sdc eval --json` printed.")
+    ] = None,
+    text: Annotated[Path | None, typer.Option(help="Text to measure on (default: sdc's demo text).")] = None,
+    windows: Annotated[int, typer.Option(help="Windows at most.")] = 2,
+    window: Annotated[int, typer.Option(help="Tokens a window.")] = 256,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write a page about a program: spikes, accuracy, energy, speed."""
+    from sdc.cli.report import report
+
+    report(program, out, evaluation, text, windows, window, quiet=quiet)
+
+
+@app.command()
 def demo(
     model: Annotated[Path | None, typer.Option(help="An .onnx or .gguf file instead of SmolLM2.")] = None,
     prompt: Annotated[str, typer.Option(help="What to answer.")] = demo_verb.PROMPT,

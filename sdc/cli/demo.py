@@ -96,7 +96,8 @@ def _say(text: str, quiet: bool) -> None:
 
 
 def _print(facts: dict[str, Any], json: bool) -> None:
-    from sdc.cli.tables import number, print_facts, print_json
+    from sdc.cli.tables import print_facts, print_json
+    from sdc.numbers import number
 
     if json:
         print_json(facts)

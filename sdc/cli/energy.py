@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,15 +13,12 @@ from sdc.energy import (
     DENSE,
     Comparison,
     Format,
-    Work,
     compare,
-    dense_twin,
     find_shape,
     find_table,
     llama_work,
     paper_rows,
-    program_format,
-    program_work,
+    program_entries,
     sdc_format,
     spikellm_format,
 )
@@ -30,7 +26,7 @@ from sdc.energy.account import Accumulators
 from sdc.energy.paper import PaperRow
 from sdc.errors import ConfigError
 
-__all__ = ["architecture_energy", "energy_of_program", "measured_firing", "program_entries"]
+__all__ = ["architecture_energy", "energy_of_program"]
 
 PAPERS_MODEL = "llama2-7b"
 MILLI = 1e-9  # pJ to mJ
@@ -87,12 +83,13 @@ def energy_of_program(
 ) -> None:
     """``sdc energy PROGRAM.sdc``: from spikes measured now, or by an earlier ``sdc eval --json``."""
     from sdc.artefact import open_artefact
+    from sdc.cli.evaluations import read_evaluation
 
     if statistics is not None:
         manifest = open_artefact(path).manifest
-        firing = _read_statistics(statistics)
+        firing: Mapping[str, Any] = read_evaluation(statistics)
     else:
-        manifest, firing = measured_firing(path, text, windows, window, quiet)
+        manifest, firing = _measured_firing(path, text, windows, window, quiet)
     made = compare(
         program_entries(manifest, firing),
         find_table(table),
@@ -102,16 +99,7 @@ def energy_of_program(
     _print(made, tokens, [], json)
 
 
-def program_entries(manifest: Mapping[str, Any], firing: Mapping[str, Any]) -> list[tuple[Work, Format]]:
-    """The program, and what its products would be in other formats."""
-    work, own = program_work(manifest, firing), program_format(manifest, firing)
-    twin = dense_twin(work)
-    levels = max(op["levels"] for op in manifest["ops"] if op["kind"] == "linear")
-    binary = spikellm_format(levels, weight_bits=own.weight_bits)
-    return [(work, own), (twin, binary), *((twin, form) for form in DENSE)]
-
-
-def measured_firing(
+def _measured_firing(
     path: Path, text: Path | None, windows: int, window: int, quiet: bool
 ) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """The manifest, and what fired on the first windows of a text (default: sdc's demo text)."""
@@ -124,15 +112,6 @@ def measured_firing(
     with Bars(quiet) as bars:
         found = measure(program, content, windows, window, bars, reference=False)
     return program.manifest, found.to_json()
-
-
-def _read_statistics(path: Path) -> dict[str, Any]:
-    try:
-        found = json_format.loads(path.read_text(encoding="utf-8"))
-        _ = found["ops"], found["tokens"], found["spikes_per_neuron"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is not what `sdc eval --json` prints ({error})") from error
-    return dict(found)
 
 
 def _place(name: str) -> Accumulators:

@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-__all__ = ["number", "print_facts", "print_json", "print_rows"]
+from sdc.numbers import number
+
+__all__ = ["print_facts", "print_json", "print_rows"]
 
 
 def print_json(content: Mapping[str, Any]) -> None:
@@ -36,14 +38,3 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[
     for row in rows:
         table.add_row(*(escape(number(row[c])) for c in columns))
     Console().print(table)
-
-
-def number(value: Any) -> str:
-    """Numbers for people: thousands apart, four digits of a fraction."""
-    if value is None:
-        return "-"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, int) or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"

@@ -9,7 +9,7 @@ from sdc.energy.compare import Comparison, compare
 from sdc.energy.factors import Factors, factors
 from sdc.energy.formats import DENSE, Format, dense_format, sdc_format, spikellm_format, spiking_format
 from sdc.energy.paper import PaperRow, implied_spikes, paper_rows
-from sdc.energy.program import dense_twin, program_format, program_work
+from sdc.energy.program import dense_twin, program_entries, program_format, program_work
 from sdc.energy.shapes import ARCHITECTURES, find_shape, llama_work
 from sdc.energy.tables import HOROWITZ_45NM, JOUPPI_7NM, SDLLM_PAPER, TABLES, EnergyTable, find_table
 from sdc.energy.work import Other, Product, Work
@@ -42,6 +42,7 @@ __all__ = [
     "implied_spikes",
     "llama_work",
     "paper_rows",
+    "program_entries",
     "program_format",
     "program_work",
     "sdc_format",

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sdc.energy.formats import Format, spiking_format
+from sdc.energy.formats import DENSE, Format, spikellm_format, spiking_format
 from sdc.energy.work import Other, Product, Work
 from sdc.errors import ConfigError
 
-__all__ = ["dense_twin", "program_format", "program_work"]
+__all__ = ["dense_twin", "program_entries", "program_format", "program_work"]
 
 
 def program_work(
@@ -44,6 +44,15 @@ def program_work(
         elif op["kind"] == "attention":
             products += _attention(op, fired, probabilities, model, keys, tokens)
     return Work(model["name"], keys, tuple(products), _others(manifest, keys))
+
+
+def program_entries(manifest: Mapping[str, Any], firing: Mapping[str, Any]) -> list[tuple[Work, Format]]:
+    """The program, and what its products would be in other formats. Raises as :func:`program_work`."""
+    work, own = program_work(manifest, firing), program_format(manifest, firing)
+    twin = dense_twin(work)
+    linears = [op for op in manifest["ops"] if op["kind"] == "linear"]
+    binary = spikellm_format(_most(linears, "levels"), weight_bits=own.weight_bits)
+    return [(work, own), (twin, binary), *((twin, form) for form in DENSE)]
 
 
 def program_format(manifest: Mapping[str, Any], firing: Mapping[str, Any]) -> Format:

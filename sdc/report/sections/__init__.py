@@ -1,0 +1,1 @@
+"""The sections that sdc brings; see :mod:`sdc.report.registry`."""
