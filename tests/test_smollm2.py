@@ -10,10 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 import sdc
-from sdc.api import compile_to, lift
+from sdc.api import lift
 from sdc.cli.app import app
 from sdc.config import CompileConfig
-from sdc.data import demo_text
 from sdc.hub import smollm2
 from sdc.ir.evaluate import Evaluator
 from sdc.passes.base import PassContext
@@ -31,21 +30,29 @@ def gguf() -> Path:
 
 
 @pytest.fixture(scope="module")
-def program(gguf, one_level, tmp_path_factory) -> Program:
-    """8-bit weights, 15 levels, attention and head included."""
+def demo(gguf, one_level, tmp_path_factory) -> tuple[dict, Program]:
+    """``sdc demo``: 8-bit weights, 15 levels, attention and head included. Its facts, and its program."""
     out = tmp_path_factory.mktemp("smollm2") / "model.sdc"
-    return sdc.load(compile_to(gguf, out, CompileConfig.of(verify=True, max_seq=512)).path)
+    arguments = ["demo", "--out", str(out), "--max-new-tokens", "12", "--windows", "3", "--window", "512"]
+    done = CliRunner().invoke(app, [*arguments, "--json", "--quiet"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout), sdc.load(out)
 
 
-def test_perplexity_and_firing(program, tmp_path):
-    text = tmp_path / "held-out.txt"
-    text.write_text(demo_text()[1], encoding="utf-8")
-    arguments = ["eval", str(program.artefact.path), "--text", str(text), "--windows", "3", "--json", "-q"]
-    found = json.loads(CliRunner().invoke(app, arguments).stdout)
-    assert found["reference"] == "onnxruntime"
-    assert 1.0 < found["ratio"] < 1.10
-    assert 0.02 < found["zero_fraction"] < 0.3
-    assert found["spikes_per_neuron"] < 7
+@pytest.fixture
+def program(demo) -> Program:
+    return demo[1]
+
+
+def test_the_demo_measures_both_models(demo):
+    facts, _ = demo
+    assert facts["reference"] == "onnxruntime"
+    assert 1.0 < facts["ratio"] < 1.10
+    assert facts["ratio"] == pytest.approx(facts["perplexity_spiking"] / facts["perplexity_reference"])
+    assert 0.02 < facts["zero_fraction"] < 0.3
+    assert facts["spikes_per_neuron"] < 7
+    assert facts["text"]
+    assert facts["decode_tokens_per_second"] > 0
 
 
 def test_nothing_dense_is_left_and_everything_is_counted(program):
@@ -87,17 +94,3 @@ def _logits(model, tokens):
     caches = list(function.params)[2 : int(function.attrs["num_input"])]
     empty = [np.zeros((1, *[int(d) for d in v.ty.shape.values[1:]]), np.float32) for v in caches]
     return Evaluator(model).run(model.entry, tokens, np.asarray(0, np.int64), *empty)[0]
-
-
-def test_the_demo_prints_its_table(gguf, one_level):
-    """The whole of ``sdc demo`` but for the download, with fewer tokens."""
-    arguments = ["demo", "--max-new-tokens", "12", "--windows", "1", "--window", "128", "--quiet"]
-    done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    for row in (
-        "perplexity, original model",
-        "silent neurons",
-        "dense products of floats",
-        "tokens per second",
-    ):
-        assert row in done.stdout
