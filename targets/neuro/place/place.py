@@ -14,7 +14,7 @@ from sdc.targets.neuro.place.bound import lower_bound
 from sdc.targets.neuro.place.cost import on_chip, spike_hops
 from sdc.targets.neuro.place.curve import curves
 
-__all__ = ["Placement", "place", "place_randomly"]
+__all__ = ["Placement", "place", "place_randomly", "uses_both_orders"]
 
 Ints = NDArray[np.int64]
 
@@ -47,7 +47,7 @@ def place(partition: Partition, machine: Machine, seed: int = 0, rounds: int | N
             model is not annealed: its waves share the cores, and the curve keeps each of them compact.
     """
     grid = Grid.of(machine)
-    both = _both_orders(machine, grid)
+    both = uses_both_orders(machine, grid)
     _, flows = on_chip(partition.flows)
     best: Ints | None = None
     cost = np.inf
@@ -70,11 +70,12 @@ def place_randomly(partition: Partition, machine: Machine, seed: int = 0) -> Pla
     _, flows = on_chip(partition.flows)
     curve = next(curves(grid, _cores(partition)))
     core = np.random.default_rng(seed).permutation(curve)[_position(partition)]
-    hops = spike_hops(flows, core, grid, _both_orders(machine, grid))
+    hops = spike_hops(flows, core, grid, uses_both_orders(machine, grid))
     return Placement(core, hops, lower_bound(flows, grid))
 
 
-def _both_orders(machine: Machine, grid: Grid) -> bool:
+def uses_both_orders(machine: Machine, grid: Grid) -> bool:
+    """Whether a flow may take either order of axes: there are virtual channels for both."""
     return machine.network.virtual_channels >= (4 if grid.torus else 2)
 
 

@@ -7,10 +7,18 @@ from helpers.neuro import small_llama, small_machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sdc.errors import TargetError
 from sdc.targets.neuro.machine import Grid, load_machine
 from sdc.targets.neuro.mapping.llama import llama_graph
 from sdc.targets.neuro.partition import partition
-from sdc.targets.neuro.place import lower_bound, on_chip, place, place_randomly, spike_hops
+from sdc.targets.neuro.place import (
+    lower_bound,
+    on_chip,
+    place,
+    place_by_bisection,
+    place_randomly,
+    spike_hops,
+)
 from sdc.targets.neuro.place.curve import curves
 from sdc.targets.neuro.route import Routes, channel_dependencies, find_cycle, link_loads, route, tree_hops
 from sdc.targets.neuro.route.load import link_time_ns
@@ -157,6 +165,19 @@ def test_smollm2_is_placed_well(name: str) -> None:
     assert placed.spike_hops <= 0.6 * shuffled.spike_hops
     assert placed.ratio <= 1.5
     assert placed.ratio >= 1.0
+
+
+def test_bisection_with_metis_is_a_placement_between_random_and_ours() -> None:
+    pytest.importorskip("pymetis")
+    machine = small_machine(core={"synapse_memory_bytes": 2048})
+    part = partition(small_llama(), machine)
+    shuffled, bisected = place_randomly(part, machine), place_by_bisection(part, machine)
+    assert sorted(bisected.core) == sorted(shuffled.core)
+    assert bisected.bound <= bisected.spike_hops < 0.8 * shuffled.spike_hops
+    assert place(part, machine).spike_hops <= bisected.spike_hops
+    streamed = small_machine(core={"synapse_memory_bytes": 8192}, board={"routers_x": 3, "routers_y": 3})
+    with pytest.raises(TargetError, match="streams its weights"):
+        place_by_bisection(partition(small_llama(), streamed), streamed)
 
 
 def test_chip_links_are_slow_at_the_edges_and_only_there() -> None:
