@@ -17,7 +17,7 @@ from sdc.runtime.program import Program
 
 __all__ = ["SECTION_MODULES", "Section", "Subject", "make_sections", "section"]
 
-SECTION_MODULES = ("summary", "accuracy", "spikes", "energy", "roofline")
+SECTION_MODULES = ("summary", "accuracy", "spikes", "energy", "roofline", "neuro")
 
 
 @dataclass(frozen=True)
