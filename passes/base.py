@@ -33,7 +33,8 @@ class PassOptions:
     """The settings that passes read.
 
     Attributes:
-        smoothing: Exponent a of s_j = max|x_j|^a / max|w_j|^(1 - a), within [0, 1]; 0 turns smoothing off.
+        smoothing: Exponent a of s_j = max|x_j|^a / max|w_j|^(1 - a), within [0, 1]; 0 turns smoothing off,
+            ``search`` finds one for each operation's input, by output error.
         block: Largest Hadamard block, in channels; 0 turns projection off.
         levels: Spike levels of linear inputs.
         group: Channels that share a threshold; 0 means all of a token's.
@@ -54,7 +55,7 @@ class PassOptions:
         seed: Seed of everything random.
     """
 
-    smoothing: float = 0.5
+    smoothing: float | Literal["search"] = 0.5
     block: int = 64
     levels: int = 15
     group: int = 64

@@ -15,6 +15,8 @@ from sdc.ir.model import Model
 from sdc.ir.ops import is_op, shape_of
 from sdc.ir.params import Param, ScaleColumns, ScaleRows, array_param
 from sdc.passes.base import PassContext
+from sdc.passes.calibrate import sampled_outputs
+from sdc.passes.exponents import ROWS, best_exponent
 from sdc.passes.fold_norm_gamma import norms
 from sdc.passes.graph import Graph, Linear
 from sdc.passes.rewriter import Rewriter, rewrite
@@ -34,7 +36,8 @@ class Smooth:
     SmoothQuant (arXiv 2211.10438, equation 4), with s over its mean. 1 / s goes where it costs nothing: into
     the gain and shift of the norm before; into the rows that make V before an output projection (query heads
     of one group share them, so they share s); into the rows of ``up`` where x = activation(gate) * up; into
-    the rows of u where x = relu(u). Elsewhere it is an ``R.multiply`` before the linear.
+    the rows of u where x = relu(u). Elsewhere it is an ``R.multiply`` before the linear. The exponent a is
+    the same for all, or (``search``) the best for each input by the error of what is computed from it.
     """
 
     name = "smooth"
@@ -46,7 +49,8 @@ class Smooth:
             raise PassError(
                 self.name, "there is no calibration input; give a calibration text, or set smoothing 0"
             )
-        plan = _Plan(Graph(model), collect_statistics(model, ctx), ctx.options.smoothing)
+        rows = ROWS if ctx.options.smoothing == "search" else 0
+        plan = _Plan(Graph(model), collect_statistics(model, ctx, rows), ctx)
         return rewrite(model, plan.visit, graph=plan.graph)
 
     def check(self, model: Model, ctx: PassContext) -> None:
@@ -91,8 +95,8 @@ class _Explicit:
 class _Plan:
     """Decides for each linear's input where 1 / s goes, and collects the edits."""
 
-    def __init__(self, graph: Graph, statistics: dict[str, InputStatistics], exponent: float) -> None:
-        self.graph, self.statistics, self.exponent = graph, statistics, exponent
+    def __init__(self, graph: Graph, statistics: dict[str, InputStatistics], ctx: PassContext) -> None:
+        self.graph, self.statistics, self.ctx = graph, statistics, ctx
         self.edits = WeightEdits(graph)
         self.explicit: dict[relax.Expr, _Explicit] = {}
         self.norms = {var for var, _ in norms(graph)}
@@ -124,7 +128,17 @@ class _Plan:
         share = None
         if values is not None:
             share = (values.kv_heads, values.heads // values.kv_heads, values.head_dim)
-        return smoothing_scales(seen[0].absmax, weight, self.exponent, share)
+
+        def with_exponent(exponent: float) -> NDArray:
+            return smoothing_scales(seen[0].absmax, weight, exponent, share)
+
+        exponent = self.ctx.options.smoothing
+        if exponent == "search":
+            weights = [
+                sampled_outputs(self.graph.param(n.weight).value(), self.ctx.random(n.name)) for n in linears
+            ]
+            exponent = best_exponent(seen[0].rows, weights, with_exponent, self.ctx.options)
+        return with_exponent(exponent)
 
     def in_norm(self, linears: list[Linear]) -> bool:
         """Whether the input is a norm that nothing but these linears reads."""

@@ -35,7 +35,8 @@ class CompileConfig(BaseModel):
         calibration_window: Tokens a piece. Left out: 128, or 256 for GPTQ.
         max_seq: Tokens that the cache holds; None means 2048, or the model's context where shorter.
         seed: Seed of everything random.
-        smoothing: Exponent of the smoothing scales (SmoothQuant, arXiv 2211.10438); 0 turns it off.
+        smoothing: Exponent of the smoothing scales (SmoothQuant, arXiv 2211.10438); 0 turns it off,
+            ``search`` finds one for each operation's input, by output error.
         block: Largest Hadamard block, in channels, a power of two; 0 turns projection off.
         spikes: Wanted mean of |count| of a linear's inputs, which sets the least threshold of each; 0:
             thresholds follow max|x| alone.
@@ -73,7 +74,7 @@ class CompileConfig(BaseModel):
     calibration_window: Annotated[int, Field(ge=2)] = 128
     max_seq: Annotated[int, Field(ge=2)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
-    smoothing: Annotated[float, Field(ge=0, le=1)] = 0.5
+    smoothing: Annotated[float, Field(ge=0, le=1)] | Literal["search"] = 0.5
     block: Annotated[int, Field(ge=0)] = 64
     spikes: Annotated[float, Field(ge=0)] = 0.0
     static: bool = False

@@ -33,6 +33,7 @@ def test_weights_below_8_bits_are_quantised_layer_by_layer_on_more_text():
         ({"coding": "morse"}, "coding = 'morse'"),
         ({"block": 48}, "power of two"),
         ({"smoothing": 1.5}, "smoothing = 1.5"),
+        ({"smoothing": "seek"}, "smoothing = 'seek'"),
         ({"max_seq": 1}, "max_seq = 1"),
         ({"leels": 3}, 'no setting "leels"'),
     ],

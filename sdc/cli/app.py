@@ -42,6 +42,16 @@ Coding = Annotated[
 Spikes = Annotated[
     float | None, typer.Option(help="Wanted mean count of a linear's inputs, by thresholds with a floor.")
 ]
+Smoothing = Annotated[
+    str | None, typer.Option(help="Exponent of the smoothing scales (default: 0.5), or search.")
+]
+Block = Annotated[int | None, typer.Option(help="Largest Hadamard block; 0: no rotation (default: 64).")]
+KvLevels = Annotated[
+    int | None, typer.Option(help="Levels of cached keys and values: 127 (default, 8 bits), 7 (4 bits).")
+]
+Static = Annotated[
+    bool | None, typer.Option("--static", help="Thresholds known before a run; needs --spikes.")
+]
 Budget = Annotated[
     str | None,
     typer.Option(help="ppl=1.05x or spikes=0.5x: choose thresholds an operation, by measured sensitivity."),
@@ -87,6 +97,10 @@ def compile(
     coding: Coding = None,
     spikes: Spikes = None,
     budget: Budget = None,
+    static: Static = None,
+    smoothing: Smoothing = None,
+    block: Block = None,
+    kv_levels: KvLevels = None,
     calibration: Calibration = None,
     max_seq: MaxSeq = None,
     seed: Seed = 0,
@@ -118,6 +132,10 @@ def compile(
         "coding": coding,
         "spikes": spikes,
         "budget": budget,
+        "static": static,
+        "smoothing": smoothing,
+        "block": block,
+        "kv_levels": kv_levels,
         "calibration": calibration,
         "max_seq": max_seq,
         "seed": seed,

@@ -10,12 +10,14 @@ from tvm import relax
 
 from sdc.errors import PassError, PostconditionError
 from sdc.ir.evaluate import Evaluator
-from sdc.ir.model import Model
+from sdc.ir.model import Encoding, Model
 from sdc.ir.ops import linear
 from sdc.passes.base import PassContext, PassOptions, check_model
+from sdc.passes.exponents import CLIPS, EXPONENTS, best_exponent
 from sdc.passes.fold_norm_gamma import FoldNormGamma
 from sdc.passes.merge_parallel_linears import MergeParallelLinears
 from sdc.passes.smooth import Smooth, smoothing_scales
+from sdc.passes.spikes import dequantised
 from sdc.passes.statistics import collect_statistics
 
 rng = np.random.default_rng(0)
@@ -153,3 +155,36 @@ def test_calibration_is_needed() -> None:
 def test_the_postcondition_finds_what_is_not_smoothed() -> None:
     with pytest.raises(PostconditionError, match=r"layers\.0\.attn\.q is not smoothed"):
         Smooth().check(tiny_llama(), CTX)
+
+
+def test_the_searched_exponent_has_the_least_output_error() -> None:
+    random = np.random.default_rng(5)
+    x = random.normal(size=(96, 16)).astype(np.float32)
+    x[:, 3] *= 30
+    weight = random.normal(size=(24, 16)).astype(np.float32)
+    options = PassOptions(levels=7, group=16, block=0)
+
+    def scales(exponent: float) -> np.ndarray:
+        return smoothing_scales(np.abs(x).max(0), np.abs(weight).max(0), exponent)
+
+    def loss(exponent: float) -> float:
+        s = scales(exponent)
+        losses = []
+        for clip in CLIPS:
+            spikes = dequantised(x / s, Encoding(levels=7, group=16, clip_ratio=clip))
+            losses.append(np.square((spikes * s - x) @ weight.T).sum())
+        return min(losses)
+
+    found = best_exponent(x, [weight], scales, options)
+    assert found == min(EXPONENTS, key=loss)
+    assert best_exponent(x, [weight[:12], weight[12:]], scales, options) == found
+
+
+@pytest.mark.parametrize("block", [0, 8])
+def test_searching_keeps_results(block) -> None:
+    model = tiny_llama()
+    ctx = PassContext(PassOptions(smoothing="search", block=block, spikes=1.5), (np.arange(20),))
+    after = smooth(model, ctx)
+    inputs = decoder_inputs(model, np.arange(6)[None])
+    want, got = (Evaluator(m).run("forward", *inputs)[0] for m in (model, after))
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
