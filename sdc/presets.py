@@ -39,7 +39,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             | {"smoothing": 0.0, "block": 0},
         ),
         "spikellm": Preset(
-            # arXiv 2407.04752: unsigned one-bit spikes, no rotation, salient channels with twice the steps of 4 bits.
+            # arXiv 2407.04752: unsigned one-bit spikes, no rotation; salient channels have steps of 5 bits.
             # Here one threshold serves a token, so all channels are given those, and outliers use them.
             "baseline: 4-bit weights, unsigned spikes in two populations, twice the steps of 4 bits",
             {"weights": "int4", "weight_group": 128, "levels": 15, "q_levels": 15, "coding": "binary"}
