@@ -42,6 +42,10 @@ def _from_torch(model: ir.Model) -> bool:
     return model.producer_name == "pytorch"
 
 
+def _has_past(model: ir.Model) -> bool:
+    return "past_key_values.0.key" in _inputs(model)
+
+
 def _is_dynamo(model: ir.Model) -> bool:
     """The dynamo exporter names its nodes ``node_...``, the TorchScript exporter ``/module/Op``."""
     return _from_torch(model) and any(str(n.name).startswith("node_") for n in model.graph)
@@ -57,8 +61,8 @@ FLAVOURS = (
     Flavour("torch dynamo", "its producer and node names", _is_dynamo),
     Flavour(
         "Hugging Face Optimum",
-        "a torch export with past_key_values inputs",
-        lambda m: _from_torch(m) and "past_key_values.0.key" in _inputs(m),
+        "a TorchScript export with past_key_values inputs, or Optimum as producer",
+        lambda m: str(m.producer_name).startswith("optimum") or (_from_torch(m) and _has_past(m)),
     ),
     Flavour("torch TorchScript", "its producer", _from_torch),
     Flavour("standard ONNX", "no other domain than ai.onnx", lambda m: all(not n.domain for n in m.graph)),

@@ -17,7 +17,11 @@ from sdc.frontends.onnx.normalise.contrib_rotary import standardise_rotary
 from sdc.frontends.onnx.normalise.experts import spread_experts
 from sdc.frontends.onnx.normalise.float_casts import drop_float_casts
 from sdc.frontends.onnx.normalise.group_query_attention import split_group_query_attention
+from sdc.frontends.onnx.normalise.hidden_scores import add_masks
+from sdc.frontends.onnx.normalise.known_shapes import infer_known_shapes
+from sdc.frontends.onnx.normalise.merged_decoder import take_cached_branch
 from sdc.frontends.onnx.normalise.multi_head_attention import split_multi_head_attention
+from sdc.frontends.onnx.normalise.norms import fuse_norms
 from sdc.frontends.onnx.normalise.quantised_activations import drop_quantised_activations
 from sdc.frontends.onnx.normalise.repeat_heads import drop_repeated_heads
 from sdc.frontends.onnx.normalise.rotary import fuse_rotary
@@ -34,7 +38,9 @@ def normalise(model: ir.Model) -> Mapping[str, int]:
     Returns:
         How many matches each rule had.
     """
-    counts = {"float casts": drop_float_casts(model)}
+    counts = {"merged decoder": take_cached_branch(model)}
+    counts["numbers from shapes"] = infer_known_shapes(model)
+    counts["float casts"] = drop_float_casts(model)
     common.InlinePass()(model)
     model.opset_imports[""] = OPSET
     counts["quantised activations"] = drop_quantised_activations(model)
@@ -44,7 +50,9 @@ def normalise(model: ir.Model) -> Mapping[str, int]:
     counts["com.microsoft RotaryEmbedding"] = standardise_rotary(model)
     counts["onnxruntime's norms"] = split_skip_norms(model)
     counts |= fuse(model)
+    counts["decomposed norms"] = fuse_norms(model)
     counts["scaled RotaryEmbedding"] = fuse_rotary(model)
+    counts["hidden scores"] = add_masks(model)
     counts["Attention"] = fuse_attention(model)
     counts["repeated heads"] = drop_repeated_heads(model)
     counts["experts"] = spread_experts(model)
