@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -66,6 +67,8 @@ def test_the_dump_and_disasm_show_the_same(command, neuro):
     assert code == 0
     assert out == files[0].read_text()
     assert f"; core {where}\n.core " in out
+    assert re.search(r"\n    sendw   n\[0x\w+\], .* ; to (core \d+,\d+|the host)", out)
+    assert re.search(r"\n    recvw   n\[0x\w+\], .* ; tag \d+ from \d+ core", out)
     _, everything, _ = command("disasm", neuro)
     assert all(f"\n; {file.stem.replace('-', ' ', 1)}\n" in everything for file in files)
 

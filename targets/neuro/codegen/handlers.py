@@ -185,6 +185,7 @@ def _spike_accumulate(at: VectorCores, args: Args, attrs: Attrs, shape: Shape) -
 
 def _readout(at: VectorCores, args: Args, attrs: Attrs, shape: Shape) -> Value:
     result = emit_readout(at, args, at.core.core)
+    at.core.note(f"{args[0].name}: results")
     return at.take(result, shape)
 
 
@@ -241,7 +242,9 @@ def _spike_attention(at: VectorCores, args: Args, attrs: Attrs, shape: Shape) ->
     )
     at.probes.append(Probe(layer.name, "attention", at.core.core, layer.q[0].made, 0))
     cores = at.placement.attention(layer.name, layer.kv_heads, layer.cores)
-    return at.take(emit_attention(at.program, at.core, layer, cores), shape)
+    result = emit_attention(at.program, at.core, layer, cores)
+    at.core.note(f"{layer.name}: results")
+    return at.take(result, shape)
 
 
 HANDLERS: Final[dict[str, Callable[..., Value]]] = {

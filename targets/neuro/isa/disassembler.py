@@ -14,6 +14,7 @@ from sdc.targets.neuro.isa.table import VERSION
 __all__ = ["disassemble"]
 
 HEX_BYTES = 32  # of one line of data
+COLUMN = 48  # of comments on instructions
 LABELS = 6  # of receivers, in the comment on a route
 
 
@@ -28,7 +29,7 @@ def disassemble(
     Args:
         cores: Only these cores; all where None.
         data: With memory contents, so that assembling gives the same program; else only their size and hash.
-        label: How people call a core number; in comments.
+        label: How people call a core number; with it, comments say which cores messages go to and come from.
     """
     lines = [f".isa {VERSION[0]}.{VERSION[1]}", f".machine {json.dumps(program.machine)}"]
     lines += [f".barrier {', '.join(map(str, group))}" for group in program.barriers]
@@ -50,7 +51,7 @@ def _core(core: CoreProgram, data: bool, label: Callable[[int], str] | None) -> 
         yield line if label is None else f"{line}{_remark(route.targets, label)}"
     for segment in core.segments:
         yield from _segment(segment, data)
-    yield from _code(core)
+    yield from _code(core, label)
 
 
 def _remark(targets: tuple[int, ...], label: Callable[[int], str]) -> str:
@@ -69,7 +70,7 @@ def _segment(segment: Segment, data: bool) -> Iterator[str]:
         yield f"    {segment.data[start : start + HEX_BYTES].hex()}"
 
 
-def _code(core: CoreProgram) -> Iterator[str]:
+def _code(core: CoreProgram, label: Callable[[int], str] | None) -> Iterator[str]:
     named: defaultdict[int, list[str]] = defaultdict(list)
     for name, index in core.labels.items():
         named[index].append(name)
@@ -83,8 +84,23 @@ def _code(core: CoreProgram) -> Iterator[str]:
             return
         instruction = core.code[index]
         indent -= instruction.name == "endl" and indent > 1
-        yield "    " * indent + _instruction(instruction, first)
+        text = "    " * indent + _instruction(instruction, first)
+        remark = _message(instruction, core, label) if label is not None else ""
+        yield f"{text:{COLUMN}}{remark}" if remark else text
         indent += instruction.name == "loop"
+
+
+def _message(instruction: Instruction, core: CoreProgram, label: Callable[[int], str]) -> str:
+    """Where a message goes to, or how many it takes, as a comment."""
+    given = dict(zip((f.name for f in instruction.spec.fields), instruction.operands, strict=True))
+    number = given.get("route", -1)
+    if isinstance(number, int) and 0 <= number < len(core.routes):
+        route = core.routes[number]
+        host = " ; to the host" if HOST in route.targets else ""
+        return (_remark(route.targets, label).replace(" ; ", " ; to ") or host) + f", tag {route.tag}"
+    if "sources" in given:
+        return f" ; tag {given['tag']} from {given['sources']} core{'s' * (given['sources'] != 1)}"
+    return ""
 
 
 def _instruction(instruction: Instruction, labels: dict[int, str]) -> str:
