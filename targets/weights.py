@@ -7,7 +7,7 @@ header, then the tensors without holes. Gaps are filled with tensors of their ow
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from sdc.errors import CorruptArtefactError
 from sdc.ir.params import Param
 from sdc.targets.base import Progress
 
-__all__ = ["ALIGNMENT", "map_weights", "write_weights"]
+__all__ = ["ALIGNMENT", "map_data", "map_weights", "offsets", "write_weights"]
 
 ALIGNMENT = 64
 
@@ -56,12 +56,25 @@ def write_weights(path: Path, params: Mapping[str, Param], progress: Progress) -
     progress("weights", len(params), len(params))
 
 
+def offsets(tensors: Iterable[tuple[tuple[int, ...], str]]) -> list[int]:
+    """Where tensors (shape, dtype) that follow each other begin, each at a multiple of ALIGNMENT."""
+    found, at = [], 0
+    for shape, dtype in tensors:
+        found.append(at)
+        at += -(-_bytes(shape, dtype) // ALIGNMENT) * ALIGNMENT
+    return found
+
+
+def _bytes(shape: tuple[int, ...], dtype: str) -> int:
+    return int(np.prod(shape, dtype=np.int64)) * _DTYPES[_NAMES[dtype]].itemsize
+
+
 def _header(params: Mapping[str, Param]) -> bytes:
     """The JSON header, padded with spaces so that data begin at a multiple of ALIGNMENT."""
     entries: dict[str, Any] = {}
     at = 0
     for number, (name, param) in enumerate(params.items()):
-        size = int(np.prod(param.shape, dtype=np.int64)) * _DTYPES[_NAMES[param.dtype]].itemsize
+        size = _bytes(param.shape, param.dtype)
         entries[name] = {
             "dtype": _NAMES[param.dtype],
             "shape": list(param.shape),
@@ -84,20 +97,27 @@ def map_weights(path: Path) -> dict[str, NDArray]:
     Raises:
         CorruptArtefactError: The file is not what its header says.
     """
+    return map_data(path)[1]
+
+
+def map_data(path: Path) -> tuple[NDArray, dict[str, NDArray]]:
+    """All data of a file as bytes (in the order of :func:`offsets`), and the tensors as views of them.
+
+    Raises:
+        CorruptArtefactError: As :func:`map_weights`.
+    """
     try:
         raw = np.memmap(path, np.uint8, "c")
         size = int.from_bytes(raw[:8].tobytes(), "little")
         header = json.loads(raw[8 : 8 + size].tobytes())
-        start = 8 + size
-        return {
-            name: _view(raw, entry, start) for name, entry in header.items() if not name.startswith("_pad.")
-        }
+        data = raw[8 + size :]
+        return data, {name: _view(data, e) for name, e in header.items() if not name.startswith("_pad.")}
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptArtefactError(
             f"{path}: damaged weights file ({error}); compile the model again"
         ) from error
 
 
-def _view(raw: NDArray, entry: dict[str, Any], start: int) -> NDArray:
+def _view(data: NDArray, entry: dict[str, Any]) -> NDArray:
     first, last = entry["data_offsets"]
-    return raw[start + first : start + last].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return data[first:last].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])

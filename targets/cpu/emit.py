@@ -10,18 +10,16 @@ import tvm
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from sdc.targets.cpu.task import STACK_BYTES, array_bytes, declare, prim_func, recording, symbol
 from sdc.targets.fused.emit import (
     broadcast,
     const,
-    declare,
     if_,
     lane_type,
     load,
     otherwise,
-    prim_func,
     select,
     store,
-    symbol,
     then,
     vector_range,
 )
@@ -60,16 +58,26 @@ def local(size: int, dtype: str) -> Buffer:
     TVM puts arrays of less than 1024 bytes on the stack, and only those of scope ``global``; others come from
     its workspace pool, at the price of a call.
     """
+    task = recording()
+    if task is not None and array_bytes((size,), dtype, 0) >= STACK_BYTES:
+        return task.reserve((size,), dtype)
     return T.alloc_buffer((size,), dtype, scope="global")
 
 
 def scratch(shape: Sequence[Any], dtype: str) -> Buffer:
     """A work array, of any size."""
+    task = recording()
+    if task is not None:
+        return task.reserve(shape, dtype)
     return T.alloc_buffer(tuple(shape), dtype, scope="global", align=64)
 
 
 def loop(extent: Any, *, parallel: bool = False) -> AbstractContextManager[Expr]:
-    """A loop over 0 .. extent - 1, across threads where ``parallel``."""
+    """A loop over 0 .. extent - 1, across threads where ``parallel`` (at most one in a kernel)."""
+    task = recording()
+    if parallel and task is not None:
+        task.count = extent
+        return T.serial(task.first, task.end)
     return T.parallel(0, extent) if parallel else T.serial(0, extent)
 
 

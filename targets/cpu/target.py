@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sdc.ir.model import Model
 from sdc.targets.base import BuildResult, Progress, Runner, StatelessRunner
 from sdc.targets.cpu.isa import LEVELS, Isa, best_level
-from sdc.targets.cpu.kernels.cache import unpack_keys
 from sdc.targets.cpu.lower.lowering import Lowering
+from sdc.targets.cpu.region import Region, add_regions
+from sdc.targets.cpu.runner import CpuRunner
 from sdc.targets.fused.library import load_objects, save_objects
 from sdc.targets.fused.packed import PackedWeights
 from sdc.targets.fused.program import CHUNK, Lowered, compile_module, lower_model
-from sdc.targets.fused.runner import DecoderRunner, GraphRunner, HostMemory, Signature
-from sdc.targets.weights import map_weights, write_weights
+from sdc.targets.fused.runner import GraphRunner, HostMemory, Signature
+from sdc.targets.weights import map_data, write_weights
 
 __all__ = ["CpuTarget"]
 
@@ -45,16 +47,20 @@ class CpuTarget:
         objects: dict[str, list[str]] = {}
         levels = self._levels()
         lowered: Lowered | None = None
+        regions = dict[str, Region]()
         for number, isa in enumerate(levels):
             progress(f"compile for {isa.name}", number, len(levels))
-            lowered = lower_model(model, Lowering(isa, PackedWeights(model.params)))
+            lowering = Lowering(isa, PackedWeights(model.params))
+            chunk = min(CHUNK, model.info.max_seq)
+            lowered, regions = add_regions(lower_model(model, lowering), lowering, chunk)
             paths = save_objects(compile_module(lowered.module, isa.target(), isa.name), out, isa.name)
             files += paths
             objects[isa.name] = [p.name for p in paths]
         progress("compile", len(levels), len(levels))
         assert lowered is not None
         write_weights(out / _WEIGHTS, lowered.weights.params, progress)
-        signature = Signature.of(model, lowered, CHUNK)
+        sizes = {name: (region.arena, region.area) for name, region in regions.items()}
+        signature = replace(Signature.of(model, lowered, CHUNK), regions=sizes)
         manifest = {"objects": objects, "weights": _WEIGHTS, "signature": signature.to_json()}
         return BuildResult((*files, out / _WEIGHTS), manifest)
 
@@ -64,9 +70,9 @@ class CpuTarget:
         isa = best_level(tuple(objects))
         module = load_objects([artefact / name for name in objects[isa.name]])
         signature = Signature.from_json(manifest["signature"])
-        weights = map_weights(artefact / manifest["weights"])
+        data, weights = map_data(artefact / manifest["weights"])
         if signature.kind == "decoder":
-            return DecoderRunner(module, signature, weights, HostMemory(), unpack_keys)
+            return CpuRunner(module, signature, weights, data)
         return GraphRunner(module, signature, weights, HostMemory())
 
     def _levels(self) -> tuple[Isa, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -21,7 +21,7 @@ from sdc.targets.fused.packed import State
 from sdc.targets.fused.program import Lowered
 from sdc.targets.fused.watch import AttentionForm, UnpackKeys, watched
 
-__all__ = ["Cell", "DecoderRunner", "GraphRunner", "HostMemory", "Memory", "Signature"]
+__all__ = ["Cell", "DecoderRunner", "GraphRunner", "HostMemory", "Memory", "Signature", "thread_count"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,10 @@ class Signature:
         inputs: Name, dtype and shape (-1: any length) of run-time inputs that are no states.
         weights: Names in the weights file, in the order of the parameters.
         chunk: Most tokens per call.
+        launches: Kernels per function.
         attentions: What each attention's probabilities depend on, in order.
+        regions: Functions that are no functions of the virtual machine: bytes that each works in, in all and
+            for each thread. The target that made them runs them.
     """
 
     kind: Literal["decoder", "stateless"]
@@ -45,6 +48,7 @@ class Signature:
     chunk: int
     launches: Mapping[str, int]
     attentions: tuple[AttentionForm, ...] = ()
+    regions: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @staticmethod
     def of(model: Model, lowered: Lowered, chunk: int) -> Signature:
@@ -149,11 +153,8 @@ class HostMemory:
     """See :class:`Memory`: this machine's memory; weights stay where they are mapped."""
 
     def machine(self, module: Any) -> relax.VirtualMachine:
-        """On as many threads as this process may use.
-
-        TVM counts half of an x86 machine's processors, taking them for hyper-threads, unless told.
-        """
-        os.environ.setdefault("TVM_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+        """On as many threads as this process may use."""
+        thread_count()
         return relax.VirtualMachine(module, tvm.cpu())
 
     def weight(self, array: NDArray) -> Any:
@@ -167,6 +168,16 @@ class HostMemory:
     def cell(self, shape: tuple[int, ...]) -> Cell:
         """An int64 tensor with one element, 0."""
         return _HostCell(shape)
+
+
+def thread_count() -> int:
+    """Threads of TVM's pool: ``$TVM_NUM_THREADS``, set to this process's processors where it is not.
+
+    TVM itself counts half of an x86 machine's processors, taking them for hyper-threads. Its threads look for
+    work a while before they sleep, and give way 300,000 times by default: 0.1 s of a core for nothing.
+    """
+    os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "300")
+    return int(os.environ.setdefault("TVM_NUM_THREADS", str(len(os.sched_getaffinity(0)))))
 
 
 def _check_finite(logits: NDArray) -> None:
@@ -194,7 +205,8 @@ class DecoderRunner:
         self._machine = memory.machine(module)
         self._mapped = weights
         self._weights = [memory.weight(weights[name]) for name in signature.weights]
-        self._functions = {name: self._machine[name] for name in ("prefill", "decode", "score")}
+        names = [n for n in ("prefill", "decode", "score") if n not in signature.regions]
+        self._functions = {name: self._machine[name] for name in names}
         self._token, self._place = memory.cell((1, 1)), memory.cell(())
         self._position = 0
         self._states = [memory.tensor(np.zeros(s.shape, s.dtype)) for s in signature.states]

@@ -164,29 +164,29 @@ class _Kernel:
 
     def tile(self, block: Any, first: Any, count: int) -> None:
         """``count`` tokens times one block of rows."""
-        spec, size = self.spec, count * ROW_BLOCK
-        acc = local(size, "int32")
-        total = local(size, "float32")
-        if not spec.raw:
-            for at in range(0, size, self.lanes):
-                store(total, (at,), const(0.0, "float32", self.lanes), self.lanes)
+        spec = self.spec
+        # One small array a token: in registers, where one for all tokens would be too large for the stack.
+        acc = [local(ROW_BLOCK, "int32") for _ in range(count)]
+        total = [local(ROW_BLOCK, "float32") for _ in range(count if not spec.raw else 0)]
+        for sums in total:
+            for at in range(0, ROW_BLOCK, self.lanes):
+                store(sums, (at,), const(0.0, "float32", self.lanes), self.lanes)
         with loop(spec.groups) as g:
             self.accumulate(acc, block, first, count, g)
             for row in range(count):
                 if spec.raw:
-                    self.write_raw(acc, block, first + row, row, g)
+                    self.write_raw(acc[row], block, first + row, g)
                 else:
-                    self.read_out(acc, total, block, first + row, row, g)
-        if not spec.raw:
-            for row in range(count):
-                self.finish(total, block, first + row, row)
+                    self.read_out(acc[row], total[row], block, first + row, g)
+        for row, sums in enumerate(total):
+            self.finish(sums, block, first + row)
 
-    def accumulate(self, acc: Any, block: Any, first: Any, count: int, g: Any) -> None:
+    def accumulate(self, acc: list[Any], block: Any, first: Any, count: int, g: Any) -> None:
         spec, lanes = self.spec, self.lanes
         for row in range(count):
             start = load(self.start, (first + row, g)) if spec.offset else const(0, "int32")
             for v in range(self.vectors):
-                store(acc, (row * ROW_BLOCK + v * lanes,), broadcast(start, lanes), lanes)
+                store(acc[row], (v * lanes,), broadcast(start, lanes), lanes)
         with loop(spec.words) as word:
             packed = [load(self.weight, (block, g, word, v * lanes), lanes) for v in range(self.vectors)]
             if spec.bits == 8:
@@ -198,47 +198,48 @@ class _Kernel:
                 self.dots(acc, low, first, count, g, word * 2)
                 self.dots(acc, high, first, count, g, word * 2 + 1)
 
-    def dots(self, acc: Any, weights: list[Any], first: Any, count: int, g: Any, quad: Any) -> None:
+    def dots(self, acc: list[Any], weights: list[Any], first: Any, count: int, g: Any, quad: Any) -> None:
         """Four channels (``quad``) of every token meet four weights of every row."""
         spec, lanes = self.spec, self.lanes
         for row in range(count):
-            at = (first + row, g * spec.padded_group + quad * 4)
-            spikes = broadcast(tirx.reinterpret("int32", load(self.packed, at, 4)), lanes)
+            quads = (first + row, g * spec.padded_group + quad * 4)
+            spikes = broadcast(tirx.reinterpret("int32", load(self.packed, quads, 4)), lanes)
             for v, weight in enumerate(weights):
-                slot = (row * ROW_BLOCK + v * lanes,)
+                at = (v * lanes,)
                 unsigned, signed = (spikes, weight) if spec.unsigned else (weight, spikes)
-                total = dot4(self.isa, load(acc, slot, lanes), unsigned, signed, lanes, narrow=spec.narrow)
-                store(acc, slot, total, lanes)
+                before = load(acc[row], at, lanes)
+                total = dot4(self.isa, before, unsigned, signed, lanes, narrow=spec.narrow)
+                store(acc[row], at, total, lanes)
 
-    def read_out(self, acc: Any, total: Any, block: Any, m: Any, row: int, g: Any) -> None:
+    def read_out(self, acc: Any, total: Any, block: Any, m: Any, g: Any) -> None:
         """total += (theta * scale) * float(acc), the reference's order of products."""
         spec, lanes = self.spec, self.lanes
         theta = load(self.theta, (m, g * spec.theta_groups // spec.groups))
         for v in range(self.vectors):
-            slot = (row * ROW_BLOCK + v * lanes,)
+            slot = (v * lanes,)
             scale = load(self.scale, (block, g * spec.scale_groups // spec.groups, v * lanes), lanes)
             spikes = load(acc, slot, lanes).astype(lane_type("float32", lanes))
             store(total, slot, load(total, slot, lanes) + broadcast(theta, lanes) * scale * spikes, lanes)
 
-    def write_raw(self, acc: Any, block: Any, m: Any, row: int, g: Any) -> None:
+    def write_raw(self, acc: Any, block: Any, m: Any, g: Any) -> None:
         with loop(ROW_BLOCK) as r, if_(block * ROW_BLOCK + r < self.spec.rows), then():
-            store(self.out, (m, g, block * ROW_BLOCK + r), load(acc, (row * ROW_BLOCK + r,)))
+            store(self.out, (m, g, block * ROW_BLOCK + r), load(acc, (r,)))
 
-    def finish(self, total: Any, block: Any, m: Any, row: int) -> None:
+    def finish(self, total: Any, block: Any, m: Any) -> None:
         """Bias, residual, and the store; the last block writes only the rows that exist."""
         rest = self.spec.rows % ROW_BLOCK
         if not rest:
-            self.write(total, block, m, row, ROW_BLOCK, self.lanes)
+            self.write(total, block, m, ROW_BLOCK, self.lanes)
             return
         with if_(block < self.spec.blocks - 1):
             with then():
-                self.write(total, block, m, row, ROW_BLOCK, self.lanes)
+                self.write(total, block, m, ROW_BLOCK, self.lanes)
             with otherwise():
-                self.write(total, block, m, row, rest, 1)
+                self.write(total, block, m, rest, 1)
 
-    def write(self, total: Any, block: Any, m: Any, row: int, rows: int, lanes: int) -> None:
+    def write(self, total: Any, block: Any, m: Any, rows: int, lanes: int) -> None:
         for v in range(rows // lanes):
-            value = load(total, (row * ROW_BLOCK + v * lanes,), lanes)
+            value = load(total, (v * lanes,), lanes)
             at = block * ROW_BLOCK + v * lanes
             if self.bias is not None:
                 value = value + load(self.bias, (at,), lanes)

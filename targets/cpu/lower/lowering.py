@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import tvm
+from tvm import tirx
 
+from sdc.ir.ops import dtype_of, is_op, shape_of
 from sdc.targets.cpu.isa import Isa
 from sdc.targets.cpu.kernels.attention import spike_attention
 from sdc.targets.cpu.kernels.cache import CacheLayout
@@ -14,6 +17,7 @@ from sdc.targets.cpu.kernels.encode import spike_encode
 from sdc.targets.cpu.kernels.heads import encode_heads
 from sdc.targets.cpu.kernels.last import LastRow
 from sdc.targets.cpu.kernels.linear import LinearSpec, spike_linear
+from sdc.targets.cpu.kernels.lookup import LookupSpec, lookup
 from sdc.targets.cpu.packing import PackBias, PackScale, PackWeight
 from sdc.targets.fused.graph import rows_and_width
 from sdc.targets.fused.match import Attention, Encode, Linear
@@ -34,13 +38,37 @@ class Lowering(Rebuild):
     def __init__(self, isa: Isa, weights: PackedWeights) -> None:
         super().__init__(weights, _Body)
         self.isa = isa
+        self.generators: dict[str, Callable[[], tirx.PrimFunc]] = {}
 
     def kernel(self, spec: Any, generate: Any) -> tvm.ir.GlobalVar:
-        """The kernel of a specification, generated once a module."""
-        return self.share(spec, lambda: generate(spec, self.isa))
+        """The kernel of a specification, generated once a module; ``generators`` can make it again."""
+        gvar = self.share(spec, lambda: generate(spec, self.isa))
+        self.generators[str(gvar.name_hint)] = lambda: generate(spec, self.isa)
+        return gvar
 
 
 class _Body(Body):
+    def generic(self, binding: Any) -> None:
+        """An embedding has a kernel of ours, so that a whole decoder consists of such; the rest has not."""
+        value = binding.value
+        if not self._is_lookup(value):
+            super().generic(binding)
+            return
+        rows, width = (int(d) for d in shape_of(value.args[0], "lookup"))
+        tokens, _ = rows_and_width(value, width)
+        spec = LookupSpec(rows, width, 1 if is_one(tokens) else 0)
+        args = [self.weight(value.args[0]), self.view(value.args[1], [tokens])]
+        self.data[binding.var] = self.call(
+            self.owner.kernel(spec, lookup), args, [([tokens, width], "float32")]
+        )
+
+    def _is_lookup(self, value: Any) -> bool:
+        if not is_op(value, "take") or self.graph.weight(value.args[0]) is None:
+            return False
+        table, indices = value.args
+        axis, rank = value.attrs.axis, len(shape_of(table, "lookup"))
+        return (rank, dtype_of(table), dtype_of(indices)) == (2, "float32", "int64") and int(axis or 0) == 0
+
     def layouts(self) -> dict[Any, tuple[tuple[int, ...], str]]:
         """Shape and dtype of the caches that kernels lay out in their own way."""
         found: dict[Any, tuple[tuple[int, ...], str]] = {}

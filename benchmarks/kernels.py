@@ -1,0 +1,174 @@
+"""Every linear of SmolLM2 on its own: bytes per second beside the read bandwidth, products per second.
+
+    python benchmarks/kernels.py [--level x86-64-v4-vnni] [--rounds 7] [--write docs/benchmarks.md]
+
+A decode kernel runs over as many weights as do not fit any cache (256 MB), one set after the other, in one
+parallel region; the table gives the bytes that it read per second as a share of the bandwidth that a plain
+reduction reaches in the same run. A prefill kernel runs on 128 tokens; the table gives its products per
+second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+from contestants import threads
+from machine import read_bandwidth
+from page import machine_line, spread, table, write_section
+from tvm import relax, tirx
+
+from sdc.targets.cpu.emit import build
+from sdc.targets.cpu.isa import LEVELS, Isa, best_level
+from sdc.targets.cpu.kernels.linear import ROW_BLOCK, LinearSpec, spike_linear
+from sdc.targets.cpu.region import make_region
+from sdc.targets.cpu.region.program import Fixed
+
+_BEYOND_CACHES = 256 << 20
+_TOKENS = 128
+
+
+def _linear(rows: int, width: int, bits: int, residual: bool = False) -> LinearSpec:
+    scale_groups = width // 32 if bits == 4 else 1
+    group = 32 if bits == 4 else 64
+    return LinearSpec(
+        rows,
+        width,
+        group,
+        bits=bits,
+        levels=64,
+        theta_groups=width // 64,
+        scale_groups=scale_groups,
+        residual=residual,
+    )
+
+
+SHAPES = {
+    "q, k, v": (960, 576),
+    "output": (576, 576),
+    "gate, up": (3072, 576),
+    "down": (576, 1536),
+    "head": (49152, 576),
+}
+
+
+def main() -> None:
+    """Parses the command line and prints two tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--level", default=best_level().name, choices=[isa.name for isa in LEVELS])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--write", type=Path, help="page that receives the tables")
+    options = parser.parse_args()
+    isa = next(level for level in LEVELS if level.name == options.level)
+    runs = {
+        (name, bits): Kernel(_linear(*shape, bits), isa) for name, shape in SHAPES.items() for bits in (4, 8)
+    }
+    rounds = []
+    for _ in range(options.rounds):
+        read = read_bandwidth(threads())
+        rounds.append({key: (kernel.decode() / read, kernel.prefill()) for key, kernel in runs.items()})
+    rows = []
+    for key, kernel in runs.items():
+        shares = [100 * r[key][0] for r in rounds]
+        speed = statistics.median(r[key][1] for r in rounds)
+        rows.append(
+            [key[0], f"{key[1]} bits", f"{kernel.bytes / 1e3:.0f}", spread(shares, 0), f"{speed / 1e9:.0f}"]
+        )
+    head = ["linear", "weights", "kB", "decode: % of read bandwidth", f"{_TOKENS} tokens: 10^9 products/s"]
+    text = f"{machine_line(threads())}, {isa.name}. `python {' '.join(sys.argv)}`\n\n{table(head, rows)}"
+    print(text)
+    if options.write:
+        write_section(options.write, "kernels", "Kernels", text)
+
+
+class Kernel:
+    """One linear, compiled for one token over many weights, and for many tokens."""
+
+    def __init__(self, spec: LinearSpec, isa: Isa) -> None:
+        self.spec = spec
+        weight = spec.blocks * spec.groups * spec.words * ROW_BLOCK * 4
+        self.bytes = weight + spec.blocks * spec.scale_groups * ROW_BLOCK * 4
+        self.copies = max(1, _BEYOND_CACHES // self.bytes)
+        self.decode_ = _region(replace(spec, tokens=1), isa, self.copies)
+        self.prefill_ = _region(spec, isa, 1)
+
+    def decode(self) -> float:
+        """Weight bytes per second on one token."""
+        return self.copies * self.bytes / self.decode_()
+
+    def prefill(self) -> float:
+        """Products per second on many tokens."""
+        return _TOKENS * self.spec.rows * self.spec.width / self.prefill_()
+
+
+def _region(spec: LinearSpec, isa: Isa, copies: int) -> Callable[[], float]:
+    """Seconds of a region that calls a kernel on ``copies`` sets of weights."""
+    tokens = spec.tokens or _TOKENS
+    sizes = [tokens * spec.width, tokens * spec.theta_groups * 4]
+    weight = (spec.blocks, spec.groups, spec.words, ROW_BLOCK)
+    scale = (spec.blocks, spec.scale_groups, ROW_BLOCK)
+    function, fixed, total = _function(spec, (weight, scale), copies, sizes)
+    made = make_region("run", function, {spec.key(): lambda: spike_linear(spec, isa)}, fixed, isa, tokens)
+    assert made is not None
+    module = build(made.functions, isa.target())
+    data = tvm.runtime.tensor(np.random.default_rng(0).integers(0, 60, total, np.uint8))
+    area = np.zeros(made.arena + threads() * made.area, np.uint8)
+    arguments = [
+        tvm.runtime.tensor(a)
+        for a in (
+            np.zeros((1, tokens), np.int64),
+            np.zeros((), np.int64),
+            np.zeros(1, np.uint8),
+            area,
+            np.array([threads()], np.int32),
+            np.zeros(tokens * spec.rows, np.float32),
+        )
+    ]
+    ids, position, states, arena, count, logits = arguments
+
+    def run() -> float:
+        start = time.perf_counter()
+        module["run"](ids, position, data, states, arena, count, logits)
+        return time.perf_counter() - start
+
+    run()
+    return run
+
+
+def _function(
+    spec: LinearSpec, shapes: tuple[Any, Any], copies: int, sizes: list[int]
+) -> tuple[relax.Function, dict[Any, Fixed], int]:
+    """A Relax function of ``copies`` calls, the places of its parameters, and the bytes of all of them."""
+    n: Any = spec.tokens or tirx.Var("n", "int64")
+    types = [((n, spec.width), "int8"), ((n, spec.theta_groups), "float32")]
+    types += [(shapes[0], "int32"), (shapes[1], "float32")] * copies
+    sizes = sizes + [int(np.prod(shapes[0])) * 4, int(np.prod(shapes[1])) * 4] * copies
+    parameters = [relax.Var(f"p{i}", relax.TensorType(list(s), d)) for i, (s, d) in enumerate(types)]
+    builder = relax.BlockBuilder()
+    kernel = builder.add_func(spike_linear(spec, best_level()), spec.key())
+    out: Any = None
+    with builder.function("run", parameters):
+        with builder.dataflow():
+            for i in range(copies):
+                weight, scale = parameters[2 + 2 * i], parameters[3 + 2 * i]
+                arguments = [*parameters[:2], weight, scale]
+                out = builder.emit(
+                    relax.call_tir(kernel, arguments, relax.TensorType([n, spec.rows], "float32"))
+                )
+            result = builder.emit_output(out)
+        builder.emit_func_output(result)
+    starts = np.cumsum([0, *(-(-size // 64) * 64 for size in sizes)])
+    fixed = {p: Fixed("weights", int(at)) for p, at in zip(parameters, starts[:-1], strict=True)}
+    return builder.get()["run"], fixed, int(starts[-1])
+
+
+if __name__ == "__main__":
+    main()

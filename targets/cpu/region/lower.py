@@ -1,0 +1,59 @@
+"""Which functions of a lowered decoder become regions."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import replace
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from sdc.targets.cpu.lower.lowering import Lowering
+from sdc.targets.cpu.region.program import Fixed
+from sdc.targets.cpu.region.region import Region, make_region
+from sdc.targets.fused.program import Lowered
+from sdc.targets.weights import offsets
+
+__all__ = ["add_regions"]
+
+
+def add_regions(lowered: Lowered, lowering: Lowering, chunk: int) -> tuple[Lowered, dict[str, Region]]:
+    """``decode`` and ``prefill`` as regions in place of Relax functions, where they consist of our kernels.
+
+    ``score`` stays as it is: its kernels are watched one by one when spikes are counted.
+
+    Args:
+        lowered: The model.
+        lowering: What lowered it.
+        chunk: Most tokens a call.
+    """
+    regions = dict[str, Region]()
+    for name, tokens in (("decode", 1), ("prefill", chunk)):
+        if name in lowered.launches:
+            function = lowered.module[name]
+            places = _places(function, lowered)
+            made = make_region(name, function, lowering.generators, places, lowering.isa, tokens)
+            if made is not None:
+                regions[name] = made
+    rest = [name for name in lowered.launches if name not in regions]
+    module = relax.transform.DeadCodeElimination(rest)(_without(lowered.module, regions))
+    for region in regions.values():
+        for name, function in region.functions.items():
+            module[name] = function
+    return replace(lowered, module=module), regions
+
+
+def _places(function: relax.Function, lowered: Lowered) -> dict[Any, Fixed]:
+    """Where a decoder's parameters lie: tokens, position, states, weights."""
+    states = [(s.shape, s.dtype) for s in lowered.states]
+    weights = [(p.shape, p.dtype) for p in lowered.weights.params.values()]
+    places = [Fixed("tokens"), Fixed("position")]
+    places += [Fixed("states", offset) for offset in offsets(states)]
+    places += [Fixed("weights", offset) for offset in offsets(weights)]
+    return dict(zip(function.params, places, strict=False))
+
+
+def _without(module: tvm.IRModule, names: Container[str]) -> tvm.IRModule:
+    kept = {v: f for v, f in module.functions_items() if v.name_hint not in names}
+    return tvm.IRModule(kept, attrs=module.attrs)

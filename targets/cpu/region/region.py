@@ -1,0 +1,179 @@
+"""One function of a decoder as one parallel region.
+
+The thread pool of TVM starts and joins its threads for every kernel: hundreds of times a token, and where
+another program holds one of the cores, each time may last a time slice of some milliseconds. A region is
+entered once a token. Inside, the threads go through the same list of steps; of each step they claim pieces
+until none is left, and wait until all are done. A thread that has lost its core in between keeps back only
+the piece that it was at: the others do the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import relax, tirx
+from tvm.sym import Analyzer
+from tvm.tirx.script import builder as T
+
+from sdc.targets.cpu.emit import loop, prim_func, store
+from sdc.targets.cpu.isa import Isa
+from sdc.targets.cpu.region.plan import Slot, place
+from sdc.targets.cpu.region.program import Fixed, Step, Steps, read_steps
+from sdc.targets.cpu.region.sync import LINE, claim, finish, sync_ir, wait
+from sdc.targets.cpu.task import Task, as_task
+
+__all__ = ["Region", "make_region"]
+
+# Pieces a thread may claim of a step: many, so that all threads end together, but not so many that claiming
+# costs more than the work.
+_PIECES_PER_THREAD = 8
+
+
+@dataclass(frozen=True)
+class Region:
+    """A function, and the tasks that it calls, by name.
+
+    Attributes:
+        arena: Bytes of counters and intermediate tensors.
+        area: Bytes of one thread's work area; the arena comes first, then one area a thread.
+        steps: Kernels that it runs.
+    """
+
+    functions: dict[str, tirx.PrimFunc]
+    arena: int
+    area: int
+    steps: int
+
+
+def make_region(
+    name: str,
+    function: relax.Function,
+    kernels: Mapping[str, Callable[[], tirx.PrimFunc]],
+    fixed: Mapping[Any, Fixed],
+    isa: Isa,
+    bound: int = 1,
+) -> Region | None:
+    """The region of a lowered function; None where the function does more than call our kernels.
+
+    The result's function ``name`` takes ``(tokens [1, n] int64, position int64 (), weights, states, arena
+    uint8, threads [1] int32, result float32)``, the result as one row.
+
+    Args:
+        name: Of the region's function.
+        function: Lowered; its parameters are tokens, position, states and weights.
+        kernels: How to generate each kernel, by its name in the module.
+        fixed: The place of every parameter.
+        isa: The instruction set.
+        bound: Largest number of tokens; 1 where the function takes one.
+    """
+    steps = read_steps(function, fixed, bound)
+    if steps is None or any(step.kernel not in kernels for step in steps.calls):
+        return None
+    names = dict.fromkeys(step.kernel for step in steps.calls)
+    tasks = {kernel: as_task(kernels[kernel], bound) for kernel in names}
+    counters = LINE * len(steps.calls)
+    arena = place([s for s in steps.slots if s is not steps.result], counters)
+    area = max((task.scratch for task in tasks.values()), default=0)
+    emitter = _Emitter(name, steps, tasks, (arena, area), bound)
+    region = prim_func(name, lambda: emitter.emit(isa)).with_attr("global_symbol", name)
+    functions = {name: region}
+    for kernel, task in tasks.items():
+        symbol = f"{name}_{kernel}"
+        functions[symbol] = task.function.with_attr("global_symbol", symbol)
+    return Region(functions, arena, area, len(steps.calls))
+
+
+class _Emitter:
+    def __init__(
+        self, name: str, steps: Steps, tasks: Mapping[str, Task], sizes: tuple[int, int], bound: int
+    ) -> None:
+        self.name, self.steps, self.tasks, self.bound = name, steps, tasks, bound
+        self.arena_size, self.area_size = sizes
+
+    def emit(self, isa: Isa) -> None:
+        """The region's body."""
+        self.n: Any = 1 if self.bound == 1 else tirx.Var("n", "int64")
+
+        def block(name: str) -> Any:
+            return T.match_buffer(T.arg(name, T.handle()), (tirx.Var(f"{name}_size", "int64"),), "uint8")
+
+        tokens = T.match_buffer(T.arg("tokens", T.handle()), (1, self.n), "int64")
+        position = T.match_buffer(T.arg("position", T.handle()), (), "int64")
+        self.blocks = {b: block(b) for b in ("weights", "states", "arena")}
+        threads = T.match_buffer(T.arg("threads", T.handle()), (1,), "int32")
+        size: Any = 1
+        for length in self.steps.result_shape:
+            size = size * (length if isinstance(length, int) else self.n)
+        result = T.match_buffer(T.arg("result", T.handle()), (size,), "float32")
+        self.inputs = {"tokens": tirx.address_of(tokens[0, 0]), "position": tirx.address_of(position[()])}
+        self.result = tirx.address_of(result[0])
+        with T.attr(0, "pragma_import_llvm", sync_ir(isa)):
+            with loop(LINE * len(self.steps.calls)) as i:
+                store(self.blocks["arena"], (i,), tirx.const(0, "uint8"))
+            self.threads = T.bind(threads[0])
+            with loop(self.threads, parallel=True) as thread:
+                self.area = T.bind(thread.astype("int64") * self.area_size + self.arena_size)
+                self.mine = T.alloc_buffer((1,), "int32", scope="global")
+                for number, step in enumerate(self.steps.calls):
+                    self.step(number, step)
+
+    def address(self, block: str, offset: Any) -> Any:
+        at = tirx.const(offset, "int64") if isinstance(offset, int) else offset
+        return tirx.address_of(self.blocks[block][at])
+
+    def step(self, number: int, step: Step) -> None:
+        """Claims pieces and runs them, then waits for those that others claimed."""
+        task = self.tasks[step.kernel]
+        arguments, lengths = self.arguments(task, step)
+        work = [self.address("arena", self.area + at) for at in task.work]
+        line = self.address("arena", LINE * number)
+        count, grain = self.pieces(task.count, lengths)
+        mine = self.mine
+        T.buffer_store(mine, claim(line, grain), [0])
+        with T.While(mine[0] < count):
+            end = T.bind(tirx.min(mine[0] + grain, count))
+            call = tirx.call_extern("void", f"{self.name}_{step.kernel}", mine[0], end, *arguments, *work)
+            T.evaluate(call)
+            finish(line, end - mine[0])
+            T.buffer_store(mine, claim(line, grain), [0])
+        wait(line, count)
+
+    def pieces(self, count: Any, lengths: Mapping[Any, Any]) -> tuple[Any, Any]:
+        """How many pieces a step has, and how many are claimed at once."""
+        if isinstance(count, int) and count == 1:
+            return tirx.const(1, "int32"), tirx.const(1, "int32")
+        whole = count if isinstance(count, int) else _substitute(count, lengths)
+        whole = T.bind(tirx.const(whole, "int32") if isinstance(whole, int) else whole.astype("int32"))
+        share = self.threads * _PIECES_PER_THREAD
+        return whole, T.bind(tirx.floordiv(whole + share - 1, share))
+
+    def arguments(self, task: Task, step: Step) -> tuple[list[Any], dict[Any, Any]]:
+        """Pointers and lengths in the order of the task's parameters."""
+        lengths: dict[Any, Any] = {}
+        given = iter(step.arguments)
+        pointers: dict[int, Any] = {}
+        for index, declared in enumerate(task.arguments):
+            if isinstance(declared, tuple):
+                where, shape = next(given)
+                pointers[index] = self.pointer(where)
+                for mine, theirs in zip(declared, shape, strict=True):
+                    if isinstance(mine, tirx.Var):
+                        lengths[mine] = tirx.const(theirs, "int64") if isinstance(theirs, int) else self.n
+        values = [pointers[i] if i in pointers else lengths[v] for i, v in enumerate(task.arguments)]
+        return values, lengths
+
+    def pointer(self, where: Fixed | Slot) -> Any:
+        if isinstance(where, Slot):
+            return self.result if where is self.steps.result else self.address("arena", where.offset)
+        if where.block in self.inputs:
+            return self.inputs[where.block]
+        return self.address(where.block, where.offset)
+
+
+def _substitute(expr: Any, values: Mapping[Any, Any]) -> Any:
+    analyzer = Analyzer()
+    for var, value in values.items():
+        analyzer.bind(var, value)
+    return analyzer.simplify(expr)
