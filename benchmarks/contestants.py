@@ -5,9 +5,12 @@ llama-cpp-python and onnxruntime-genai are no dependencies of sdc; install them 
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import json
 import os
+import shlex
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +21,17 @@ from numpy.typing import NDArray
 
 from sdc.targets.weights import map_weights
 
-__all__ = ["Contestant", "GenAi", "LlamaCpp", "OnnxRuntime", "Ours", "threads"]
+__all__ = [
+    "Contestant",
+    "GenAi",
+    "LlamaCpp",
+    "OnnxRuntime",
+    "Ours",
+    "add_arguments",
+    "command",
+    "enter",
+    "threads",
+]
 
 
 class Contestant(Protocol):
@@ -38,6 +51,30 @@ class Contestant(Protocol):
 def threads() -> int:
     """Threads that every contestant runs on."""
     return len(os.sched_getaffinity(0))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that name contestants, and what all comparisons share."""
+    parser.add_argument("programs", type=Path, nargs="+", help="artefact directories")
+    parser.add_argument("--onnx", type=Path, help="float32 model with past keys and values")
+    parser.add_argument("--llama", type=Path, nargs="*", default=[], help="GGUF files for llama.cpp")
+    parser.add_argument("--genai", type=Path, nargs="*", default=[], help="folders of the model builder")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--write", type=Path, help="page that receives the tables")
+
+
+def enter(options: argparse.Namespace, longest: int) -> tuple[list[Ours], list[Contestant]]:
+    """The programs and their peers, with room for ``longest`` tokens."""
+    peers: list[Contestant] = [OnnxRuntime(options.onnx)] if options.onnx else []
+    peers += [LlamaCpp(path, longest) for path in options.llama]
+    peers += [GenAi(path, longest) for path in options.genai]
+    return [Ours(path) for path in options.programs], peers
+
+
+def command() -> str:
+    """The command line, with file names in place of paths."""
+    shown = [a.rsplit("/", 1)[-1] if i and not a.startswith("-") else a for i, a in enumerate(sys.argv)]
+    return f"`python {shlex.join(shown)}`"
 
 
 class Ours:
@@ -80,7 +117,7 @@ class Ours:
 def _is_table(weight: NDArray, built: Mapping[str, Any]) -> bool:
     """Whether only one row is read per token: embeddings by token, rotary angles by position."""
     rows = (built["signature"]["vocab"], built["signature"]["max_seq"])
-    return weight.ndim == 2 and weight.dtype == np.float32 and weight.shape[0] in rows
+    return weight.ndim == 2 and weight.shape[0] in rows
 
 
 class OnnxRuntime:

@@ -12,13 +12,10 @@ stands its bound: weight and cache bytes read per token over the read bandwidth 
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
-import sys
-from pathlib import Path
 
 import numpy as np
-from contestants import Contestant, GenAi, LlamaCpp, OnnxRuntime, Ours, threads
+from contestants import Contestant, Ours, add_arguments, command, enter, threads
 from page import machine_line, spread, table, write_section
 
 from sdc.machine import read_bandwidth
@@ -29,21 +26,12 @@ Rounds = list[dict[str, float]]
 def main() -> None:
     """Parses the command line and prints one table a context."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("programs", type=Path, nargs="+", help="artefact directories")
-    parser.add_argument("--onnx", type=Path, help="float32 model with past keys and values")
-    parser.add_argument("--llama", type=Path, nargs="*", default=[], help="GGUF files for llama.cpp")
-    parser.add_argument("--genai", type=Path, nargs="*", default=[], help="folders of the model builder")
+    add_arguments(parser)
     parser.add_argument("--context", type=int, nargs="+", default=[128])
     parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--write", type=Path, help="page that receives the tables")
     options = parser.parse_args()
-    ours = [Ours(path) for path in options.programs]
-    longest = max(options.context) + options.tokens + 1
-    peers: list[Contestant] = [OnnxRuntime(options.onnx)] if options.onnx else []
-    peers += [LlamaCpp(path, longest) for path in options.llama]
-    peers += [GenAi(path, longest) for path in options.genai]
-    parts = [f"{machine_line(threads())}. `python {' '.join(shlex.quote(a) for a in _shown(sys.argv))}`"]
+    ours, peers = enter(options, max(options.context) + options.tokens + 1)
+    parts = [f"{machine_line(threads())}. {command()}"]
     for context in options.context:
         rounds = measure([*peers, *ours], context, options.tokens, options.rounds)
         parts.append(report(rounds, ours, context, read_bandwidth(threads())))
@@ -80,11 +68,6 @@ def report(rounds: Rounds, ours: list[Ours], context: int, read: float) -> str:
     head = ["program", "tokens/s (min - max)", *(f"ratio to {n}" for n in names)]
     text = f"Context {context}, read bandwidth {read / 1e9:.1f} GB/s, {len(rounds)} interleaved rounds.\n\n"
     return text + table([*head, "MB/token", "of the bandwidth bound"], rows)
-
-
-def _shown(argv: list[str]) -> list[str]:
-    """The command line with file names in place of paths."""
-    return [a.rsplit("/", 1)[-1] if i and not a.startswith("-") else a for i, a in enumerate(argv)]
 
 
 if __name__ == "__main__":

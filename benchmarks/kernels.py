@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import tvm
 from contestants import threads
-from machine import read_bandwidth
 from page import machine_line, spread, table, write_section
 from tvm import relax, tirx
 
+from sdc.machine import read_bandwidth
 from sdc.targets.cpu.emit import build
 from sdc.targets.cpu.isa import LEVELS, Isa, best_level
 from sdc.targets.cpu.kernels.linear import ROW_BLOCK, LinearSpec, spike_linear

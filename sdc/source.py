@@ -10,8 +10,8 @@ from typing import Any
 
 import onnx
 
+from sdc.cache import cache_dir
 from sdc.errors import InvalidModelError
-from sdc.hub import cache_dir
 
 __all__ = ["Source", "hash_source", "open_source"]
 

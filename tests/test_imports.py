@@ -1,4 +1,4 @@
-"""Arrows between packages go one way: face -> frontends, passes, targets -> ir -> errors."""
+"""Arrows between packages go one way: face -> frontends, passes, targets -> ir -> errors, cache."""
 
 from __future__ import annotations
 
@@ -44,13 +44,14 @@ def forbidden(name: str, imported: str) -> bool:
     here, there = layer(name), layer(imported)
     if there == "sdc.cli":
         return here not in ("sdc.cli",)
-    if here == "sdc.errors":
+    if here in ("sdc.errors", "sdc.cache"):
         return True
     if here == "sdc.ir":
         return there not in ("sdc.ir", "sdc.errors")
     if here in MIDDLE:
         return there not in (
-            {here, "sdc.ir", "sdc.errors"} | ({"sdc.targets"} if here == "sdc.targets" else set())
+            {here, "sdc.ir", "sdc.errors", "sdc.cache"}
+            | ({"sdc.targets"} if here == "sdc.targets" else set())
         )
     return False
 

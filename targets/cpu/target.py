@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sdc.targets.cpu.isa import LEVELS, Isa, best_level
 from sdc.targets.cpu.lower.lowering import Lowering
 from sdc.targets.cpu.region import Region, add_regions
 from sdc.targets.cpu.runner import CpuRunner
-from sdc.targets.fused.library import load_objects, save_objects
+from sdc.targets.fused.library import cached_objects, load_objects
 from sdc.targets.fused.packed import PackedWeights
 from sdc.targets.fused.program import CHUNK, Lowered, compile_module, lower_model
 from sdc.targets.fused.runner import GraphRunner, HostMemory, Signature
@@ -53,7 +54,8 @@ class CpuTarget:
             lowering = Lowering(isa, PackedWeights(model.params))
             chunk = min(CHUNK, model.info.max_seq)
             lowered, regions = add_regions(lower_model(model, lowering), lowering, chunk)
-            paths = save_objects(compile_module(lowered.module, isa.target(), isa.name), out, isa.name)
+            make = partial(compile_module, lowered.module, isa.target(), isa.name)
+            paths = cached_objects(lowered.module, str(isa), out, isa.name, make)
             files += paths
             objects[isa.name] = [p.name for p in paths]
         progress("compile", len(levels), len(levels))

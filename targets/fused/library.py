@@ -6,21 +6,70 @@ and hands them to a linker. Ours keeps them as they are; LLVM's ORC loader (apac
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import tvm
 import tvm_ffi_orcjit
 from tvm import relax
 
+from sdc.cache import cache_dir
 from sdc.errors import TargetError
 
-__all__ = ["load_objects", "save_objects"]
+__all__ = ["cached_objects", "load_objects", "save_objects"]
 
 # Our objects need no C++ runtime. Without this name the loader would ask the machine's C++ compiler for one.
 _NO_COMPILER = "no-compiler"
+
+# Changes when equal modules begin to give other machine code: with the order of the build's own passes.
+_BUILD = 1
+
+# Programs that the cache keeps: the last used ones, about a megabyte each.
+_KEPT = 64
+
+
+def cached_objects(
+    module: tvm.IRModule, target: str, folder: Path, name: str, make: Callable[[], relax.VMExecutable]
+) -> list[Path]:
+    """Writes ``folder/name.N.o``, out of the cache where the same module was compiled before.
+
+    Kernels take calibrated numbers at run time and weights by their place, so a model that is compiled again
+    with another text or another quantiser finds its machine code here.
+
+    Args:
+        module: Lowered; its text is the key.
+        target: What else the machine code depends on, as text.
+        folder: Receives the files.
+        name: Of the files.
+        make: Compiles the module.
+    """
+    key = hashlib.sha256(
+        f"{tvm.__version__} {_BUILD} {target} {name}\n{module.script(show_meta=True)}".encode()
+    )
+    entry = cache_dir() / "kernels" / key.hexdigest()[:32]
+    if not entry.is_dir():
+        _fill(entry, make(), name)
+    os.utime(entry)
+    return [Path(shutil.copyfile(source, folder / source.name)) for source in sorted(entry.iterdir())]
+
+
+def _fill(entry: Path, executable: relax.VMExecutable, name: str) -> None:
+    """Makes an entry, which appears whole, and removes those that were not used for longest."""
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=entry.parent) as work:
+        made = Path(work) / "entry"
+        made.mkdir()
+        save_objects(executable, made, name)
+        if not entry.is_dir():  # another compile may have been faster
+            made.replace(entry)
+    entries = [path for path in entry.parent.iterdir() if len(path.name) == len(entry.name)]
+    for old in sorted(entries, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def save_objects(executable: relax.VMExecutable, folder: Path, name: str) -> list[Path]:

@@ -10,6 +10,7 @@ import tvm
 from tvm import tirx
 
 from sdc.ir.ops import dtype_of, is_op, shape_of
+from sdc.ir.tables import byte_rows
 from sdc.targets.cpu.isa import Isa
 from sdc.targets.cpu.kernels.attention import spike_attention
 from sdc.targets.cpu.kernels.cache import CacheLayout
@@ -54,13 +55,15 @@ class _Body(Body):
         if not self._is_lookup(value):
             super().generic(binding)
             return
-        rows, width = (int(d) for d in shape_of(value.args[0], "lookup"))
+        table = self.graph.weight(value.args[0])
+        rows, width = (int(d) for d in shape_of(table, "lookup"))
         tokens, _ = rows_and_width(value, width)
-        spec = LookupSpec(rows, width, 1 if is_one(tokens) else 0)
-        args = [self.weight(value.args[0]), self.view(value.args[1], [tokens])]
-        self.data[binding.var] = self.call(
-            self.owner.kernel(spec, lookup), args, [([tokens, width], "float32")]
-        )
+        parts = byte_rows(self.owner.weights.source[str(table.name)])
+        args = [self.weight(table)] if parts is None else [self.owner.weights.own(part) for part in parts]
+        args.append(self.view(value.args[1], [tokens]))
+        spec = LookupSpec(rows, width, parts is not None, 1 if is_one(tokens) else 0)
+        kernel = self.owner.kernel(spec, lookup)
+        self.data[binding.var] = self.call(kernel, args, [([tokens, width], "float32")])
 
     def _is_lookup(self, value: Any) -> bool:
         if not is_op(value, "take") or self.graph.weight(value.args[0]) is None:
