@@ -91,9 +91,11 @@ def test_every_instruction_set_agrees_with_the_evaluator(isa, tmp_path) -> None:
     assert_logits_agree(runner.score(TOKENS), oracle(model, TOKENS))
 
 
-def test_one_artefact_holds_all_levels_and_repeats_byte_for_byte(tmp_path) -> None:
+def test_one_artefact_holds_all_levels_and_repeats_byte_for_byte(tmp_path, monkeypatch) -> None:
     model = spiking_form(tiny_llama(layers=1), SpikeOptions())
+    monkeypatch.setenv("SDC_CACHE_DIR", str(tmp_path / "one"))
     first = CpuTarget().build(model, None, _folder(tmp_path / "a"), quiet)
+    monkeypatch.setenv("SDC_CACHE_DIR", str(tmp_path / "two"))  # so that kernels are compiled again
     again = CpuTarget().build(model, None, _folder(tmp_path / "b"), quiet)
     assert [f.name for f in first.files] == [f.name for f in again.files]
     assert len(first.manifest["objects"]) >= 1
