@@ -15,13 +15,13 @@ from sdc.errors import ConfigError
 from sdc.evaluation.layers import LayerFidelity, compare_layers
 from sdc.ir.model import Model
 from sdc.passes.base import PassContext, silent
-from sdc.passes.pipeline import compile_passes, run_passes
+from sdc.passes.pipeline import PHASES, compile_passes, run_passes
 from sdc.runtime.program import Program
 from sdc.source import hash_source, open_source
 
 __all__ = ["FIRST_SPIKE_PASS", "Modules", "program_layers", "relower"]
 
-FIRST_SPIKE_PASS = "calibrate"
+FIRST_SPIKE_PASS = next(phase.passes[0] for phase in PHASES if phase.title == "spikes")
 """Until this pass, a module computes what the original does."""
 
 

@@ -1,0 +1,190 @@
+"""The page that benchmarks/accuracy.py writes: tables in Markdown, the Pareto plot as SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+__all__ = ["pareto", "write_page"]
+
+Rows = Mapping[str, Mapping[str, Any]]
+
+HEAD = """# Accuracy against spikes and energy
+
+Made by `benchmarks/accuracy.py`; every row is one compiled program, measured on the same text.
+
+- *ratio*: perplexity over that of the ONNX model, with a 95 % bootstrap interval over windows, window by
+  window; windows do not overlap, the first token of each is not predicted, head and attention products are
+  spiking.
+- *KL*: divergence of next-token distributions from the ONNX model's, nats. *greedy*: share of tokens after
+  which both find the same token likeliest.
+- *spikes per neuron* over all encoders of linears and queries, for the same counts in two codings. Attention
+  probabilities are counted apart (*synops, p*): there is one for each key.
+- *synops*: additions that spikes of linears and queries cause, per token, in millions.
+- *energy*: millijoules of one decoded token (docs/energy.md), compute only / everything, {table}.
+
+{protocol}
+"""
+
+TABLE = "horowitz-45nm"
+MILLI = 1e3
+
+
+def write_page(out: Path, rows: Rows, points: Sequence[str], ablated: str, ablations: Sequence[str]) -> None:
+    """Writes the page, and the plot beside it; settings without a row are left out."""
+    points = [name for name in points if name in rows]
+    ablations = [name for name in (ablated, *ablations) if name in rows]
+    first = next(iter(rows.values()))
+    protocol = f"{first['windows']} windows, {first['tokens']} tokens; perplexity of the ONNX model "
+    protocol += f"{first['perplexity_reference']:.2f}."
+    plot = out.with_suffix(".svg")
+    best = pareto(rows, points)
+    parts = [
+        HEAD.format(table=TABLE, protocol=protocol),
+        "## Settings\n",
+        _settings(rows, points, best),
+        f"![Perplexity ratio against spikes per neuron]({plot.name})\n",
+        "## What each part earns\n",
+        f"Each row leaves one thing out of `{ablated}`, or adds one.\n",
+        _table(rows, ablations),
+        "## Energy beside other formats\n",
+        "The same products in other formats, from the same shapes, mJ a decoded token:\n",
+        _formats(rows, points),
+        "\nFactor by factor against SpikeLLM-like spikes (unsigned about a zero point, T = 2 D) at the same "
+        "weight bits and levels, ternary:\n",
+        _factors(rows, points),
+        "## Settings in full\n",
+        *(f"- `{name}`: {_spelled(rows[name]['settings'])}" for name in (*points, *ablations[1:])),
+    ]
+    out.write_text("\n".join(parts) + "\n", encoding="utf-8")
+    plot.write_text(_plot(rows, points, best), encoding="utf-8")
+
+
+def pareto(rows: Rows, names: Sequence[str], coding: str = "ternary") -> set[str]:
+    """Names that no other beats in both perplexity and spikes per neuron."""
+    at = {n: (rows[n]["ratio"], rows[n]["codings"][coding]["spikes_per_neuron"]) for n in names}
+    return {
+        n
+        for n, mine in at.items()
+        if not any(o != mine and o[0] <= mine[0] and o[1] <= mine[1] for o in at.values())
+    }
+
+
+def _settings(rows: Rows, names: Sequence[str], best: set[str]) -> str:
+    return (
+        _table(rows, names, {n: f"**{n}**" for n in best})
+        + "\nBold: no other row has both fewer spikes and less perplexity.\n"
+    )
+
+
+def _table(rows: Rows, names: Sequence[str], shown: Mapping[str, str] | None = None) -> str:
+    head = ("setting", "ratio", "KL", "greedy", "zeros", "spikes, ternary / bitwise", "synops, t / b")
+    head += ("synops, p, t / b", "energy, ternary", "energy, bitwise")
+    lines = [_line(head), _line(["---"] * len(head))]
+    for name in names:
+        row, codings = rows[name], rows[name]["codings"]
+        low, high = row["ratio_interval"]
+        cells = [
+            (shown or {}).get(name, name),
+            f"{row['ratio']:.3f} ({low:.3f} to {high:.3f})",
+            f"{row['kl_divergence']:.3f}",
+            f"{row['greedy_agreement']:.1%}",
+            f"{row['zero_fraction']:.0%}",
+            " / ".join(f"{c['spikes_per_neuron']:.2f}" for c in codings.values()),
+            " / ".join(f"{c['synops_per_token'] / 1e6:.0f}" for c in codings.values()),
+            " / ".join(f"{c['probability_synops_per_token'] / 1e6:.0f}" for c in codings.values()),
+            *(_joules(c[TABLE]["formats"][0]) for c in codings.values()),
+        ]
+        lines.append(_line(cells))
+    return "\n".join(lines) + "\n"
+
+
+def _formats(rows: Rows, names: Sequence[str]) -> str:
+    lines = []
+    for name in names:
+        ternary, bitwise = (rows[name]["codings"][c][TABLE]["formats"] for c in ("ternary", "bitwise"))
+        head = ["setting", "ternary", "bitwise", *(f["format"].split(" ")[0] for f in ternary[1:])]
+        lines = lines or [_line(head), _line(["---"] * len(head))]
+        lines.append(_line([name, _joules(ternary[0]), _joules(bitwise[0]), *map(_joules, ternary[1:])]))
+    return "\n".join(lines) + "\n"
+
+
+def _factors(rows: Rows, names: Sequence[str]) -> str:
+    keys = ("time_steps", "firing_rate", "operation", "word_width", "compute_only", "everything")
+    lines = [_line(["setting", *(k.replace("_", " ") for k in keys)]), _line(["---"] * (len(keys) + 1))]
+    for name in names:
+        found = rows[name]["codings"]["ternary"][TABLE]["factors"][0]
+        lines.append(_line([name, *(f"{found[k]:.2f}" for k in keys)]))
+    return "\n".join(lines) + "\n"
+
+
+def _joules(entry: Mapping[str, Any]) -> str:
+    return f"{entry['compute_only_joules'] * MILLI:.3g} / {entry['everything_joules'] * MILLI:.3g}"
+
+
+def _spelled(settings: Mapping[str, Any]) -> str:
+    shown = {k: v for k, v in settings.items() if v != []}
+    return ", ".join(f"{k} {v}" for k, v in shown.items()) or "defaults"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 760, 420, 60, 50, 20
+COLOURS = {"ternary": "#2563a8", "bitwise": "#c2571a"}
+
+
+def _plot(rows: Rows, names: Sequence[str], best: set[str]) -> str:
+    """Perplexity ratio (log above 1) against spikes per neuron (log), both codings; filled where Pareto."""
+    points = [
+        (coding, name, rows[name]["codings"][coding]["spikes_per_neuron"], rows[name]["ratio"])
+        for coding in COLOURS
+        for name in names
+    ]
+    xs, ys = [math.log(p[2]) for p in points], [math.log(max(p[3], 1.001)) for p in points]
+    left, right, low, high = min(xs) - 0.2, max(xs) + 0.5, 0.0, max(ys) * 1.15
+
+    def place(spikes: float, ratio: float) -> tuple[float, float]:
+        x = LEFT + (math.log(spikes) - left) / (right - left) * (WIDTH - LEFT - 20)
+        y = HEIGHT - BOTTOM - (math.log(max(ratio, 1.001)) - low) / (high - low) * (HEIGHT - BOTTOM - TOP)
+        return x, y
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        'font-family="sans-serif" font-size="11">',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+        *_axes(place, math.exp(left), math.exp(right), math.exp(high)),
+    ]
+    for coding, name, spikes, ratio in points:
+        x, y = place(spikes, ratio)
+        colour = COLOURS[coding]
+        fill = colour if name in best else "white"
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{fill}" stroke="{colour}"/>')
+        if coding == "ternary":
+            parts.append(f'<text x="{x + 7:.1f}" y="{y + 4:.1f}" fill="#333">{escape(name)}</text>')
+    for number, (coding, colour) in enumerate(COLOURS.items()):
+        parts.append(f'<text x="{WIDTH - 90}" y="{TOP + 14 * number + 10}" fill="{colour}">{coding}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _axes(place: Any, left: float, right: float, high: float) -> list[str]:
+    parts = []
+    for ratio in (1.01, 1.05, 1.1, 1.2, 1.4, 1.7, 2, 3, 5, 10, 30, 100, 300):
+        if ratio <= high:
+            _, y = place(left, ratio)
+            parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 20}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
+            parts.append(_label(LEFT - 6, y + 4, f"{ratio:g}", "end"))
+    for spikes in (0.5, 0.7, 1, 1.4, 2, 3, 4, 6, 10, 20, 40):
+        if left <= spikes <= right:
+            parts.append(_label(place(spikes, 1.0)[0], HEIGHT - BOTTOM + 18, f"{spikes:g}"))
+    parts.append(_label((WIDTH + LEFT) / 2, HEIGHT - 12, "spikes per neuron"))
+    turned = f'<g transform="rotate(-90 14 {HEIGHT / 2})">'
+    return [*parts, turned + _label(14, HEIGHT / 2, "perplexity over the float model's") + "</g>"]
+
+
+def _label(x: float, y: float, text: str, anchor: str = "middle") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#555">{escape(text)}</text>'
