@@ -18,7 +18,7 @@ from sdc.passes.base import PassContext
 from sdc.passes.graph import Graph, Linear
 from sdc.passes.quantisers import on_grid
 from sdc.passes.spikes import encode
-from sdc.passes.statistics import calibration_inputs
+from sdc.passes.statistics import appended_rows, calibration_inputs
 
 __all__ = ["LayerInputs", "QuantisedLayer", "sweep"]
 
@@ -95,8 +95,8 @@ class _Sweep:
     def __call__(self, var: relax.Var, call: relax.Call, runs: Lockstep) -> Sequence[Any] | None:
         if var in self.linears:
             return self.linear(self.linears[var], runs)
-        if is_op(call, "sdc.kv_append"):  # caches start empty: the new rows are all there is
-            return [x.transpose(0, 2, 1, 3) for x in runs.values(call.args[1])]
+        if is_op(call, "sdc.kv_append"):
+            return appended_rows(call, runs)
         if is_op(call, "sdc.attention"):
             return self.attention(call, runs)
         return None

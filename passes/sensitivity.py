@@ -20,7 +20,7 @@ from sdc.passes.base import PassContext
 from sdc.passes.calibrate import sampled_outputs, with_floor
 from sdc.passes.graph import Graph, Linear
 from sdc.passes.spikes import dequantised, encode
-from sdc.passes.statistics import calibration_inputs
+from sdc.passes.statistics import appended_rows, calibration_inputs
 
 __all__ = ["Choice", "Site", "measure_sites"]
 
@@ -101,8 +101,8 @@ class _Measure:
         if var in self.linears:
             self.ctx.progress("measuring sensitivity", len(self.neurons), 0)
             return self.linear(self.linears[var], runs)
-        if is_op(call, "sdc.kv_append"):  # caches start empty: the new rows are all there is
-            return [x.transpose(0, 2, 1, 3) for x in runs.values(call.args[1])]
+        if is_op(call, "sdc.kv_append"):
+            return appended_rows(call, runs)
         if is_op(call, "sdc.attention"):
             return self.attention(call, runs)
         return None

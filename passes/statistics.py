@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tvm import relax
 
 from sdc.errors import NumericsError
-from sdc.ir.evaluate import Evaluator, Event
+from sdc.ir.evaluate import Lockstep
 from sdc.ir.model import Model
+from sdc.ir.ops import attributes, is_op
 from sdc.passes.base import PassContext
+from sdc.passes.graph import Graph, op_name
 
-__all__ = ["InputStatistics", "calibration_inputs", "collect_statistics"]
+__all__ = ["InputStatistics", "appended_rows", "calibration_inputs", "collect_statistics"]
 
 _LOGIT_BYTES = 256 << 20
 """Windows run together as long as their logits stay below this."""
@@ -50,12 +54,17 @@ def collect_statistics(model: Model, ctx: PassContext, rows: int = 0) -> dict[st
     Raises:
         NumericsError: An operation's input holds NaN or infinity.
     """
-    collector = _Collector(rows, max(1, len(ctx.calibration)))
-    evaluator = Evaluator(model, collector)
+    graph = Graph(model)
+    observed = [
+        b.var for b in graph.bindings if is_op(b.value, "sdc.linear") or is_op(b.value, "sdc.attention")
+    ]
+    if not observed:
+        return {}
+    collector = _Collector(graph, observed[-1], rows, max(1, len(ctx.calibration)))
     done, total = 0, len(ctx.calibration)
     for count, inputs in calibration_inputs(model, ctx):
         collector.windows = count
-        evaluator.run(model.entry, *inputs)
+        Lockstep(model, [inputs]).run(collector, observed[-1])
         done += count
         ctx.progress("calibrating", done, total)
     return collector.result()
@@ -86,6 +95,11 @@ def calibration_inputs(
             yield len(batch), (batch, np.asarray(0, np.int64), *_empty_caches(model, len(batch)))
 
 
+def appended_rows(call: relax.Call, runs: Lockstep) -> list[NDArray]:
+    """What a ``sdc.kv_append`` to an empty cache holds in each run: the new rows [batch, heads, n, d]."""
+    return [x.transpose(0, 2, 1, 3) for x in runs.values(call.args[1])]
+
+
 def _empty_caches(model: Model, batch: int) -> tuple[NDArray, ...]:
     function = model.module[model.entry]
     caches = list(function.params)[2 : int(function.attrs["num_input"])]
@@ -106,22 +120,31 @@ class _Record:
 
 
 class _Collector:
-    """The evaluator's hook: keeps maxima and samples, never whole activations."""
+    """Looks on as a window runs: keeps maxima and samples, never whole activations.
 
-    def __init__(self, rows: int, total: int) -> None:
+    The last operation is not computed: of a decoder that is the head, a fifth of a small model's work.
+    """
+
+    def __init__(self, graph: Graph, last: relax.Var, rows: int, total: int) -> None:
+        self.graph, self.last = graph, last
         self.rows, self.total, self.windows = rows, total, 1
         self.records: dict[str, _Record] = {}
 
-    def __call__(self, event: Event) -> None:
-        if event.op == "linear":
-            self.record(event.attrs["name"], event.args[0], event.args[1])
-        elif event.op == "attention":
-            q, k, v, position = event.args[:4]
-            seen = int(position) + q.shape[1] if event.attrs["causal"] else k.shape[2]
-            name = event.attrs["name"]
+    def __call__(self, var: relax.Var, call: relax.Call, runs: Lockstep) -> Sequence[Any] | None:
+        if is_op(call, "sdc.kv_append"):
+            return appended_rows(call, runs)
+        if is_op(call, "sdc.linear"):
+            (x,) = runs.values(call.args[0])
+            weight = None if op_name(call) in self.records else runs.values(call.args[1])[0]
+            self.record(op_name(call), x, weight)
+        elif is_op(call, "sdc.attention"):
+            q, k, v, position = (runs.values(a)[0] for a in call.args[:4])
+            name, causal = op_name(call), attributes(call)["causal"]
+            seen = int(position) + q.shape[1] if causal else k.shape[2]
             self.record(f"{name}:q", q)
             self.record(f"{name}:k", k[:, :, :seen])
             self.record(f"{name}:v", v[:, :, :seen])
+        return [None] if var.same_as(self.last) else None
 
     def record(self, name: str, x: NDArray, weight: NDArray | None = None) -> None:
         flat = x.reshape(-1, x.shape[-1])

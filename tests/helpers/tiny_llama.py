@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +11,9 @@ from tvm import relax, tirx
 
 from sdc.ir.model import Model, ModelInfo
 from sdc.ir.ops import attention, kv_append, linear, rotary
-from sdc.ir.params import Param, array_param
+from sdc.ir.params import FunctionSource, Param, array_param
 
-__all__ = ["decoder_inputs", "tiny_llama"]
+__all__ = ["decoder_inputs", "lazy_llama", "tiny_llama"]
 
 EPSILON = 1e-5
 
@@ -51,6 +52,11 @@ def tiny_llama(
         max_seq=max_seq,
     )
     return _Builder(info, ffn, tied, bias, seed).build()
+
+
+def lazy_llama(*, ffn: int, **shape: int) -> Model:
+    """A random Llama whose matrices are drawn each time they are read, so that it takes no memory itself."""
+    return _LazyBuilder(ModelInfo(kind="decoder", name="lazy-llama", **shape), ffn, True, False, 0).build()
 
 
 def decoder_inputs(
@@ -183,3 +189,16 @@ class _Builder:
     def add(self, name: str, array: NDArray) -> None:
         self.params[name] = array_param(name, array)
         self.vars[name] = relax.Var(name, relax.TensorType(list(array.shape), "float32"))
+
+
+@dataclass
+class _LazyBuilder(_Builder):
+    def weight(self, name: str, rows: int, columns: int) -> None:
+        draw = partial(_drawn, len(self.params), rows, columns)
+        self.params[name] = Param(name, (rows, columns), "float32", FunctionSource(draw, "drawn"))
+        self.vars[name] = relax.Var(name, relax.TensorType([rows, columns], "float32"))
+
+
+def _drawn(seed: int, rows: int, columns: int) -> NDArray:
+    values = np.random.default_rng(seed).standard_normal((rows, columns), np.float32)
+    return values / np.float32(columns**0.5)
