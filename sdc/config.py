@@ -74,13 +74,13 @@ class CompileConfig(BaseModel):
     calibration_window: Annotated[int, Field(ge=2)] = 128
     max_seq: Annotated[int, Field(ge=2)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
-    smoothing: Annotated[float, Field(ge=0, le=1)] | Literal["search"] = 0.5
+    smoothing: Annotated[float, Field(ge=0, le=1)] | Literal["search"] = 0.6
     block: Annotated[int, Field(ge=0)] = 64
     spikes: Annotated[float, Field(ge=0)] = 0.0
     static: bool = False
     dead_zone: Annotated[float, Field(ge=0, le=2)] = 0.0
     budget: Annotated[str, Field(pattern=r"^(ppl|spikes)=[0-9.]+x$")] | None = None
-    q_levels: Annotated[int, Field(ge=1, le=127)] = 15
+    q_levels: Annotated[int, Field(ge=1, le=127)] = 31
     kv_levels: Annotated[int, Field(ge=1, le=127)] = 127
     prob_levels: Annotated[int, Field(ge=1, le=255)] = 255
     machine: str | None = None

@@ -19,6 +19,7 @@ from sdc.source import open_source
 pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
 
 from sdc.evaluation.lm_eval import LogitsLM, run_tasks
+from sdc.runtime.sampling import Sampler
 
 DATA = Path(__file__).parent / "tasks"
 QUESTIONS = [json.loads(line) for line in (DATA / "common.jsonl").read_text().splitlines()]
@@ -80,7 +81,7 @@ def test_answers_end_before_the_stop_word(tiny_program):
     model = LogitsLM(program.logits, program.tokenizer, 64)
     whole = model.answer("Hello", {"max_gen_toks": 12})
     assert whole == program.tokenizer.decode(
-        list(program.tokens(program.tokenizer.encode("Hello"), 12, lambda logits: int(logits.argmax())))
+        list(program.tokens(program.tokenizer.encode("Hello"), 12, Sampler()))
     )
     stop = whole[5]
     assert model.answer("Hello", {"max_gen_toks": 12, "until": [stop]}) == whole.split(stop)[0]
