@@ -16,7 +16,6 @@ from sdc.errors import NumericsError, TargetError
 from sdc.ir.model import Model
 from sdc.ir.ops import attributes, is_op, shape_of
 from sdc.targets.firing import Firing
-from sdc.targets.fused.clock import KernelTime, clocked
 from sdc.targets.fused.packed import State
 from sdc.targets.fused.program import Lowered
 from sdc.targets.fused.watch import AttentionForm, UnpackKeys, watched
@@ -250,13 +249,6 @@ class DecoderRunner:
                 logits.append(self._run("score", chunk))
                 firing.tokens += chunk.size
         return np.concatenate(logits), firing
-
-    def decode_clocked(self, token: int) -> list[KernelTime]:
-        """Appends one token; every kernel it took, in order, with its seconds."""
-        times: list[KernelTime] = []
-        with clocked(self._machine, times):
-            self.decode(token)
-        return times
 
     def _chunks(self, tokens: NDArray | Sequence[int]) -> list[NDArray]:
         array = np.asarray(tokens, np.int64).reshape(-1)

@@ -6,7 +6,6 @@ import json
 import sys
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 from helpers.tiny_source import MODEL
 
@@ -107,20 +106,6 @@ def test_a_section_of_ones_own(page, tiny_program, evaluation, monkeypatch):
 def test_a_graph_without_tokens_has_a_summary(one_level, tmp_path):
     program = sdc.compile(MODEL.with_name("mlp_dynamo_op20.onnx"), out=tmp_path / "mlp.sdc")
     assert Outline(render(Subject(program, None))).headings == ["Summary"]
-
-
-def test_kernels_are_clocked_in_order(tiny_program):
-    program = sdc.load(tiny_program)
-    times = program.runner.decode_clocked(3)
-    linears = [op for op in program.manifest["ops"] if op["kind"] == "linear"]
-    assert sum(name.startswith("spike_linear_") for name, _ in times) == len(linears)
-    assert all(seconds > 0 for _, seconds in times)
-    program.decoder.reset()
-    first = program.decoder.decode(3)
-    program.decoder.reset()
-    program.runner.decode_clocked(3)
-    assert program.decoder.position == 1
-    np.testing.assert_array_equal(program.logits([3])[-1], first)
 
 
 def test_the_command_takes_measurements_or_makes_them(

@@ -1,9 +1,10 @@
-"""How near the linear layers of a decoded token come to what this machine can do."""
+"""How near decoding and prefill come to what this machine can do."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -17,8 +18,8 @@ from sdc.targets.fused.runner import DecoderRunner
 
 __all__ = ["roofline"]
 
-WARM, STEPS = 2, 7  # decoded tokens that are not counted, and that are
-LINEAR = "spike_linear_"
+WARM, STEPS = 2, 7  # runs that are not counted, and that are
+PROMPT = 64  # tokens of the prompt that stands for prefill
 BANDWIDTH_BYTES = 1 << 28
 SCALE_BYTES = 4
 INT8_OVER_FLOAT = 4  # products per instruction: vpdpbusd 64, vfmadd 16 (Intel SDM, AVX-512)
@@ -26,42 +27,58 @@ INT8_OVER_FLOAT = 4  # products per instruction: vpdpbusd 64, vfmadd 16 (Intel S
 
 @section(order=40)
 def roofline(subject: Subject) -> Section | None:
-    """Each linear as a point: operations per byte of weights, and operations per second as measured."""
+    """Decoding a token and reading a prompt: operations per byte of weights, and per second as measured.
+
+    Times are those of whole calls, with everything that is no linear layer in them.
+    """
     runner = subject.program.runner
     if subject.manifest["target"] != "cpu" or not isinstance(runner, DecoderRunner):
         return None
     linears = [op for op in subject.manifest["ops"] if op["kind"] == "linear"]
-    seconds = _seconds(runner, len(linears))
+    prompt = min(PROMPT, int(subject.manifest["model"]["max_seq"]))
     threads = len(os.sched_getaffinity(0))
     bandwidth, rate = read_bandwidth(threads, BANDWIDTH_BYTES), multiply_rate()
-    points = [_point(op, s) for op, s in zip(linears, seconds, strict=True)]
-    share = sum(p["bytes"] for p in points) / sum(seconds) / bandwidth
-    note = (
-        f"One decoded token on {threads} threads, median of {STEPS}. Roofs measured just now: reading "
-        f"{bandwidth / 1e9:.1f} GB/s, float32 products {rate / 1e9:.0f} Gop/s; the roof of byte products is "
-        f"{INT8_OVER_FLOAT} times that, as one instruction holds so many more. All linears together read "
-        f"weights at {share:.0%} of the bandwidth."
+    decode = _point("decode, a token", linears, 1, _seconds(runner, lambda: runner.decode(0)))
+    prefill = _point(
+        f"prefill, {prompt} tokens", linears, prompt, _seconds(runner, lambda: runner.prefill([0] * prompt))
     )
-    return Section("Roofline", figure_html(_figure(points, bandwidth, rate)), note)
+    share = decode["bytes"] / decode["seconds"] / bandwidth
+    note = (
+        f"Whole calls on {threads} threads, median of {STEPS}. Roofs measured just now: reading "
+        f"{bandwidth / 1e9:.1f} GB/s, float32 products {rate / 1e9:.0f} Gop/s; the roof of byte products is "
+        f"{INT8_OVER_FLOAT} times that, as one instruction holds so many more. Decoding reads weights at "
+        f"{share:.0%} of the bandwidth."
+    )
+    return Section("Roofline", figure_html(_figure((decode, prefill), bandwidth, rate)), note)
 
 
-def _seconds(runner: DecoderRunner, count: int) -> list[float]:
+def _seconds(runner: DecoderRunner, call: Callable[[], object]) -> float:
+    times = []
+    for _ in range(WARM + STEPS):
+        runner.reset()
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
     runner.reset()
-    runs = [runner.decode_clocked(0) for _ in range(WARM + STEPS)][WARM:]
-    runner.reset()
-    times = [[seconds for name, seconds in run if name.startswith(LINEAR)] for run in runs]
-    assert all(len(run) == count for run in times), "a linear is one kernel"
-    return [median(run[i] for run in times) for i in range(count)]
+    return median(times[WARM:])
 
 
-def _point(op: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    operations = 2 * op["synapses"]
-    size = op["synapses"] * op["weight_bits"] / 8 + SCALE_BYTES * op["outputs"]
-    return {"name": op["name"], "bytes": size, "intensity": operations / size, "rate": operations / seconds}
+def _point(name: str, linears: Sequence[Mapping[str, Any]], tokens: int, seconds: float) -> dict[str, Any]:
+    """Operations are two a synapse and token; bytes are those of the weights, read once a call."""
+    operations = 2 * tokens * sum(op["synapses"] for op in linears)
+    size = sum(op["synapses"] * op["weight_bits"] / 8 + SCALE_BYTES * op["outputs"] for op in linears)
+    return {
+        "name": name,
+        "bytes": size,
+        "seconds": seconds,
+        "intensity": operations / size,
+        "rate": operations / seconds,
+    }
 
 
 def _figure(points: Sequence[Mapping[str, Any]], bandwidth: float, rate: float) -> go.Figure:
-    intensity = np.geomspace(0.25, 4 * INT8_OVER_FLOAT * rate / bandwidth, 60)
+    highest = max(max(p["intensity"] for p in points), INT8_OVER_FLOAT * rate / bandwidth)
+    intensity = np.geomspace(0.25, 4 * highest, 60)
     figure = go.Figure()
     for name, peak, colour in (
         ("float32", rate, COLOURS[5]),
@@ -74,9 +91,10 @@ def _figure(points: Sequence[Mapping[str, Any]], bandwidth: float, rate: float) 
             x=[p["intensity"] for p in points],
             y=[p["rate"] for p in points],
             text=[p["name"] for p in points],
-            mode="markers",
-            name="linear layers",
-            marker={"color": COLOURS[0], "size": 7, "opacity": 0.6},
+            mode="markers+text",
+            textposition="top center",
+            name="this program",
+            marker={"color": COLOURS[0], "size": 9},
         )
     )
     figure.update_xaxes(type="log", title="operations per byte of weights")
