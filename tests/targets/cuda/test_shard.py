@@ -1,4 +1,4 @@
-"""Tensor parallelism: the sharded IR, accumulators bit-equal to the whole program's, and Disco workers on CPUs."""
+"""Tensor parallelism: the sharded IR, and accumulators bit-equal to the whole program's."""
 
 from __future__ import annotations
 
