@@ -1,9 +1,10 @@
-"""Tensor parallelism: one decoder over several devices, each with a share of the heads and of the hidden channels.
+"""Tensor parallelism: one decoder over several devices, each with a share of the heads and channels.
 
-Megatron's scheme (Shoeybi et al., arXiv 1909.08053, section 3): a linear that only heads or gated channels read is cut
-by its output rows, one that reads cut channels by its input columns, and the workers' partial outputs are added by
-an all-reduce, two a layer. Cuts lie between groups of channels, so every int32 accumulator of the whole program is
-an accumulator of exactly one worker, bit for bit; only the float sum over groups has another order.
+Megatron's scheme (Shoeybi et al., arXiv 1909.08053, section 3): a linear that only heads or gated channels
+read is cut by its output rows, one that reads cut channels by its input columns, and the workers' partial
+outputs are added by an all-reduce, two a layer. Cuts lie between groups of channels, so every int32
+accumulator of the whole program is an accumulator of exactly one worker, bit for bit; only the float sum over
+groups has another order.
 
 All workers run the same module; what differs are the weights, cut by a transform that is appended to each.
 """
@@ -305,14 +306,13 @@ class _Sharding:
 
     def partial(self, _var: Any, call: Any, accumulate: Any, counts: _Split) -> Any:
         """A linear of a share of the input channels; the bias is added once, after the sum over workers."""
-        width = int(shape_of(accumulate.args[1], "weight")[1])
-        self.whole(_Split(1, (width,)), attributes(accumulate)["group"], "accumulator groups")
-        weight = self.cut_weight(accumulate.args[1], 1, counts.segments)
-        scale, groups = call.args[2], int(shape_of(call.args[2], "scale")[1])
-        scale = self.cut_weight(scale, 1, (groups,)) if groups > 1 else self.atom(scale)
-        mine = self.builder.emit(readout(self.accumulated(accumulate, weight), self.atom(call.args[1]), scale))
-        total = self.builder.emit(ccl.allreduce(mine, "sum", False))
-        return relax.op.add(total, self.atom(call.args[3])) if len(call.args) > 3 else total
+        width = int(shape_of(accumulate.args[1], "weight")[1]) self.whole(_Split(1, (width,)),
+        attributes(accumulate)["group"], "accumulator groups") weight = self.cut_weight(accumulate.args[1], 1,
+        counts.segments) scale, groups = call.args[2], int(shape_of(call.args[2], "scale")[1]) scale =
+        self.cut_weight(scale, 1, (groups,)) if groups > 1 else self.atom(scale) mine =
+        self.builder.emit(readout(self.accumulated(accumulate, weight), self.atom(call.args[1]), scale)) total
+        = self.builder.emit(ccl.allreduce(mine, "sum", False)) return relax.op.add(total,
+        self.atom(call.args[3])) if len(call.args) > 3 else total
 
     def accumulated(self, call: Any, weight: Any) -> Any:
         return self.builder.emit(relax.Call(call.op, [self.atom(call.args[0]), weight], call.attrs))
