@@ -15,20 +15,20 @@ from sdc.targets.neuro.machine import Machine, load_machine, shipped_machines
 from sdc.targets.neuro.mapping import Partition, llama_graph
 from sdc.targets.neuro.mapping.mapping import Mapping, map_graph
 from sdc.targets.neuro.partition import partition
-from sdc.targets.neuro.place import place_by_bisection, place_randomly
+from sdc.targets.neuro.place import place, place_by_bisection, place_randomly
 from sdc.targets.neuro.route import channel_dependencies, find_cycle
 from sdc.targets.neuro.simulate.timing import simulate_timing
 from sdc.targets.neuro.simulate.timing_tables import ScalingRow, scaling_table
 
 MODEL = "smollm2-135m"
-SCALES = (("northpole-like", 8), ("loihi2-like", 8), ("spinnaker2-like", 8))
+SCALES = ("northpole-like", "loihi2-like")
+ROUNDS = 300  # of annealing, where not the placement itself is measured
 HEADS = {
-    "placement": "machine | tiles | streamed | bound | ours | random | METIS | ours / bound | ours / random "
-    "| METIS / random",
+    "placement": "machine | tiles | weights | ours / bound | ours / random | METIS / bound | METIS / random",
     "schedule": "machine | tokens | bound, us | schedule, us | ratio | simulated with contention, us | ratio",
     "deadlock": "machine | trees | channel dependencies | cycles",
     "scaling": "machine | model | weights, millions | tiles | chips | weights | mapping, s | us / tile "
-    "| latency, ms | ms / token | mJ / token",
+    "| simulated latency, ms",
 }
 
 
@@ -40,16 +40,16 @@ def main() -> None:
     options = parser.parse_args()
     graph = llama_graph(MODEL)
     machines = [load_machine(name) for name in shipped_machines()]
-    mappings = {m.name: map_graph(graph, m, tokens=options.tokens) for m in machines}
+    mappings = [map_graph(graph, m, tokens=options.tokens, rounds=ROUNDS) for m in machines]
     pages = [
         INTRODUCTION,
-        table("placement", (placement_row(m, mappings[m.name], partition(graph, m)) for m in machines)),
+        table("placement", (placement_row(m, partition(graph, m)) for m in machines)),
         SCHEDULE,
-        table("schedule", (schedule_row(mappings[m.name]) for m in machines)),
+        table("schedule", (schedule_row(mapping) for mapping in mappings)),
         DEADLOCK,
-        table("deadlock", (deadlock_row(mappings[m.name]) for m in machines)),
+        table("deadlock", (deadlock_row(mapping) for mapping in mappings)),
         SCALING,
-        table("scaling", scaling_rows(options.tokens)),
+        table("scaling", scaling_rows()),
     ]
     text = "\n".join(pages)
     if options.out:
@@ -73,19 +73,19 @@ def cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def placement_row(machine: Machine, mapping: Mapping, part: Partition) -> list[object]:
+def placement_row(machine: Machine, part: Partition) -> list[object]:
     """Spike-hops of one token."""
-    ours, random = mapping.placement, place_randomly(part, machine)
+    ours, random = place(part, machine), place_randomly(part, machine)
     metis = None if part.streamed else place_by_bisection(part, machine)
-    sizes: list[object] = [machine.name, len(part.tiles), "yes" if part.streamed else "no"]
-    hops: list[object] = [ours.bound, ours.spike_hops, random.spike_hops]
+    others = (metis.ratio, metis.spike_hops / random.spike_hops) if metis else ("-", "-")
+    weights = "streamed" if part.streamed else "in the cores"
     return [
-        *sizes,
-        *hops,
-        metis.spike_hops if metis else "-",
+        machine.name,
+        len(part.tiles),
+        weights,
         ours.ratio,
         ours.spike_hops / random.spike_hops,
-        metis.spike_hops / random.spike_hops if metis else "-",
+        *others,
     ]
 
 
@@ -110,10 +110,10 @@ def deadlock_row(mapping: Mapping) -> list[object]:
     return [mapping.machine.name, len(mapping.routed), len(dependencies), "none" if not len(cycle) else "YES"]
 
 
-def scaling_rows(tokens: int) -> Iterator[list[object]]:
-    """0.1, 1 and 7 billion parameters."""
-    for name, bits in SCALES:
-        for row in scaling_table(load_machine(name), weight_bits=bits, tokens=tokens):
+def scaling_rows() -> Iterator[list[object]]:
+    """0.1, 1 and 7 billion parameters, two tokens."""
+    for name in SCALES:
+        for row in scaling_table(load_machine(name), tokens=2):
             yield scaling_cells(row)
 
 
@@ -121,7 +121,7 @@ def scaling_cells(row: ScalingRow) -> list[object]:
     """One size of model."""
     weights = "streamed" if row.streamed else "in the cores"
     sizes: list[object] = [row.machine, row.model, round(row.parameters / 1e6), row.tiles, row.chips, weights]
-    return [*sizes, row.mapping_s, row.us_per_tile, row.latency_ms, row.ms_per_token, row.mj_per_token]
+    return [*sizes, row.mapping_s, row.us_per_tile, row.latency_ms]
 
 
 INTRODUCTION = """# How good mapping is, and how it scales
@@ -146,7 +146,8 @@ A cycle in the channel dependency graph would let packets wait for each other (D
 SCALING = """## From 0.1 to 7 billion parameters
 
 Mapping: partition, placement, routing and schedule. Placement anneals for a fixed effort, so the time per
-tile falls until partition and routing dominate; linear would be a constant time per tile.
+tile falls until partition and routing dominate; linear would be a constant time per tile. The latency is that
+of one token from embedding to choice, with contention.
 """
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sdc.ir.model import Coding
-from sdc.targets.neuro.machine import Machine, load_machine
+from sdc.targets.neuro.machine import Machine, load_machine, shipped_machines
 from sdc.targets.neuro.mapping.graph import Accumulate, Encode, Readout, SpikeGraph, Vector
 from sdc.targets.neuro.mapping.llama import LlamaShape, llama_graph
 from sdc.targets.neuro.mapping.statistics import SpikeStatistics
 
-__all__ = ["one_layer", "small_llama", "small_machine"]
+__all__ = ["SHIPPED", "one_layer", "small_llama", "small_machine"]
+
+SHIPPED = [
+    pytest.param(name, marks=() if name in ("loihi2-like", "generic") else pytest.mark.slow)
+    for name in shipped_machines()
+]
+"""Every shipped machine; all but two of them in slow tests."""
 
 
 def small_machine(base: str = "generic", **changes: dict[str, object]) -> Machine:

@@ -99,8 +99,8 @@ PUBLISHED = (
         "Intel Loihi 2, MatMul-free LLM of 370 million, generation",
         0.405,
         "Abreu et al., arXiv 2503.18002, table of throughput and efficiency (prefill: 3.7 mJ)",
-        "the authors call it preliminary: estimated for a multi-chip system out of measurements of parts; "
-        "ternary weights, no attention",
+        "another model (ternary weights, no attention); the authors call their results preliminary, and half "
+        "the energy of a transformer on an edge GPU (abstract). The figure was not checked in the table again",
     ),
     Published(
         "IBM NorthPole, 3-billion LLM",

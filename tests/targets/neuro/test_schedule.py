@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from helpers.neuro import one_layer, small_llama, small_machine
+from helpers.neuro import SHIPPED, one_layer, small_llama, small_machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdc.targets.neuro.machine import load_machine, shipped_machines
+from sdc.targets.neuro.machine import load_machine
 from sdc.targets.neuro.mapping.graph import Accumulate
 from sdc.targets.neuro.mapping.llama import llama_graph
 from sdc.targets.neuro.mapping.mapping import Mapping, map_graph
@@ -41,7 +41,7 @@ def test_further_tokens_cost_one_period_each() -> None:
     assert period >= one.schedule.work_ns.max()
 
 
-@pytest.mark.parametrize("name", shipped_machines())
+@pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("tokens", [1, 16, 256])
 def test_smollm2_is_scheduled_near_the_bound(name: str, tokens: int) -> None:
     mapping = map_graph(llama_graph("smollm2-135m"), load_machine(name), tokens=tokens, rounds=300)

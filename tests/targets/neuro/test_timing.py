@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from helpers.neuro import one_layer, small_llama, small_machine
+from helpers.neuro import SHIPPED, one_layer, small_llama, small_machine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdc.ir.model import Coding
-from sdc.targets.neuro.machine import load_machine, shipped_machines
+from sdc.targets.neuro.machine import load_machine
 from sdc.targets.neuro.mapping.graph import Accumulate
 from sdc.targets.neuro.mapping.llama import llama_graph
 from sdc.targets.neuro.mapping.mapping import Mapping, map_graph
@@ -100,14 +100,14 @@ def test_slow_links_stall_and_shallow_buffers_stall() -> None:
     assert stalls.max() > 0
 
 
-@pytest.mark.parametrize("name", shipped_machines())
+@pytest.mark.parametrize("name", SHIPPED)
 def test_the_simulator_confirms_the_schedule_of_smollm2(name: str) -> None:
     mapping = map_graph(llama_graph("smollm2-135m"), load_machine(name), tokens=8, rounds=300)
     timing = simulate_timing(mapping)
     assert mapping.schedule.bound_ns * (1 - 1e-9) <= timing.makespan <= 1.3 * mapping.schedule.bound_ns
 
 
-@pytest.mark.parametrize("name", shipped_machines())
+@pytest.mark.parametrize("name", SHIPPED)
 def test_skipping_zeros_and_bitwise_codes_pay(name: str) -> None:
     machine = load_machine(name)
     found = {}
