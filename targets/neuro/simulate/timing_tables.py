@@ -100,7 +100,7 @@ PUBLISHED = (
         0.405,
         "Abreu et al., arXiv 2503.18002, table of throughput and efficiency (prefill: 3.7 mJ)",
         "another model (ternary weights, no attention); the authors call their results preliminary, and half "
-        "the energy of a transformer on an edge GPU (abstract). The figure was not checked in the table again",
+        "the energy of a transformer on an edge GPU (abstract). The figure was not checked in the table",
     ),
     Published(
         "IBM NorthPole, 3-billion LLM",
