@@ -1,13 +1,13 @@
 """Accuracy against spikes and energy: settings and ablations on one model and one text.
 
 python benchmarks/accuracy.py MODEL --text TEXT [--calibration TEXT] [--only NAME,...]
-    [--program NAME=PATH.sdc ...] [-o docs/accuracy.md]
+    [--program NAME=PATH.sdc ...] [--evaluation NAME PATH.sdc EVAL.json ...] [-o docs/accuracy.md]
 
 Every setting is compiled for this CPU and measured by the compiled program: perplexity, divergence and greedy
 agreement against the ONNX model, spikes, synops, and the energy model's joules. Import, alignment and the
 original model's logits are shared by settings. Rows are kept in ``--results`` (JSON) as they come, so that a
 run that was cut off goes on, and ``--only`` measures a few again; ``--program`` adds rows of programs that
-were compiled before. The page and its plot hold all rows.
+were compiled before, ``--evaluation`` of such that ``sdc eval --json`` measured. Page and plot hold all rows.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from accuracy_page import write_page
 from numpy.typing import NDArray
 
 from sdc.api import lift, pass_options
+from sdc.artefact import open_artefact
 from sdc.artefact.operations import operation_table
 from sdc.calibration import calibration_for
+from sdc.cli.evaluations import read_evaluation
 from sdc.config import CompileConfig
 from sdc.energy import HOROWITZ_45NM, JOUPPI_7NM, compare, program_entries
 from sdc.evaluation import Reference, evaluate_windows, open_reference, windows_of
@@ -194,26 +196,40 @@ def measure_program(lab: Lab, path: Path) -> dict[str, Any]:
     began = time.perf_counter()
     program = Program.load(path)
     row = _measured(lab, program.decoder, program.manifest)
+    return {**row, "settings": _changed(program.manifest["config"]), "seconds": time.perf_counter() - began}
+
+
+def measured_before(path: Path, evaluation: Path) -> dict[str, Any]:
+    """A row of a program that ``sdc eval --json`` measured on the same windows."""
+    manifest = open_artefact(path).manifest
+    return {**_row(read_evaluation(evaluation), manifest), "settings": _changed(manifest["config"])}
+
+
+def _changed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that differ from the defaults; a text by its name."""
     plain = CompileConfig.of().to_manifest()
-    settings = {k: v for k, v in program.manifest["config"].items() if v != plain.get(k)}
-    settings |= {"calibration": Path(settings["calibration"]).name} if "calibration" in settings else {}
-    return {**row, "settings": settings, "seconds": time.perf_counter() - began}
+    settings = {k: v for k, v in config.items() if v != plain.get(k)}
+    return settings | (
+        {"calibration": Path(settings["calibration"]).name} if "calibration" in settings else {}
+    )
 
 
 def _measured(lab: Lab, runner: Runner, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    total = Firing()
-
     def score(tokens: NDArray) -> tuple[NDArray, Firing]:
         runner.reset()
-        logits, fired = score_with_firing(runner, tokens)
-        total.merge(fired)
-        return logits, fired
+        return score_with_firing(runner, tokens)
 
-    found = evaluate_windows(score, manifest["ops"], lab.reference, lab.pieces).to_json()
+    return _row(evaluate_windows(score, manifest["ops"], lab.reference, lab.pieces).to_json(), manifest)
+
+
+def _row(found: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows of an evaluation; one coding where only one was counted."""
     keep = ("perplexity", "ratio", "kl", "greedy", "windows", "tokens", "zero_fraction")
+    own = manifest["config"]["coding"]
+    codings = CODINGS if "bit_spikes" in found["ops"][0] else (own,)
     return {
         **{k: v for k, v in found.items() if k.startswith(keep)},
-        "codings": {coding: _coded(manifest, total, coding, len(lab.pieces)) for coding in CODINGS},
+        "codings": {coding: _coded(manifest, found, coding, coding == own) for coding in codings},
     }
 
 
@@ -223,13 +239,27 @@ def _built(model: Model, config: CompileConfig, folder: Path) -> Runner:
     return target.load(folder, built.manifest)  # type: ignore[return-value]  # a decoder's
 
 
-def _coded(manifest: Mapping[str, Any], firing: Firing, coding: Any, windows: int) -> dict[str, Any]:
+def _coded(manifest: Mapping[str, Any], found: Mapping[str, Any], coding: Any, own: bool) -> dict[str, Any]:
     """Spikes and energy of the same counts in one coding."""
     ops = [{**op, "coding": coding, "time_steps": time_steps(coding, op["levels"])} for op in manifest["ops"]]
-    fired = {**firing.summary(ops), "windows": windows}
-    probabilities = fired["probabilities"]
-    row = {name: fired[name] for name in ("spikes_per_neuron", "firing_rate", "synops_per_token")}
-    row["probability_synops_per_token"] = sum(p["synops_per_token"] for p in probabilities)
+    kind = "bit" if coding == "bitwise" else "rate"
+
+    def recoded(row: Mapping[str, Any]) -> dict[str, Any]:
+        if own:
+            return dict(row)
+        spikes = row[f"{kind}_spikes"]
+        per_neuron = spikes / max(1, row["neurons"])
+        synops = row[f"{kind}_synops_per_token"]
+        return {**row, "spikes": spikes, "spikes_per_neuron": per_neuron, "synops_per_token": synops}
+
+    rows, probabilities = ([recoded(r) for r in found.get(key, ())] for key in ("ops", "probabilities"))
+    per_neuron = sum(r["spikes"] for r in rows) / max(1, sum(r["neurons"] for r in rows))
+    fired = {**found, "ops": rows, "probabilities": probabilities, "spikes_per_neuron": per_neuron}
+    row = {
+        "spikes_per_neuron": per_neuron,
+        "synops_per_token": sum(r["synops_per_token"] for r in rows),
+        "probability_synops_per_token": sum(p["synops_per_token"] for p in probabilities),
+    }
     for table in (HOROWITZ_45NM, JOUPPI_7NM):
         made = compare(program_entries({**manifest, "ops": ops}, fired), table).to_json()
         names = ("format", "compute_only_joules", "everything_joules")
@@ -250,13 +280,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--window", type=int, default=512)
     parser.add_argument("--only", default="", help="names of settings, commas between: measured again")
     parser.add_argument("--program", action="append", default=[], help="NAME=PATH of a compiled program")
+    parser.add_argument(
+        "--evaluation",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("NAME", "PATH", "JSON"),
+        help="a compiled program that `sdc eval --json` measured with the same text and windows",
+    )
     parser.add_argument("--results", type=Path, default=Path("accuracy.json"))
     parser.add_argument("-o", "--out", type=Path, default=Path("docs/accuracy.md"))
     given = parser.parse_args(arguments)
     only = [name.strip() for name in given.only.split(",") if name.strip()]
     rows = json.loads(given.results.read_text()) if given.results.is_file() else {}
     programs = dict(entry.split("=", 1) for entry in given.program)
-    skipped = bool(only or programs)
+    skipped = bool(only or programs or given.evaluation)
+    for name, path, evaluation in given.evaluation:
+        _keep(rows, name, measured_before(Path(path), Path(evaluation)), given.results)
     wanted = [s for s in SETTINGS if s.name in only or (not skipped and s.name not in rows)]
     if wanted or programs:
         lab = Lab(given.model, given.text, given.calibration, given.windows, given.window)
@@ -273,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _keep(rows: dict[str, Any], name: str, row: dict[str, Any], path: Path) -> None:
     rows[name] = row
     path.write_text(json.dumps(rows, indent=1) + "\n")
-    print(f"{name}: ratio {row['ratio']:.3f}, {row['seconds']:.0f} s", flush=True)
+    print(f"{name}: ratio {row['ratio']:.3f}, {row.get('seconds', 0):.0f} s", flush=True)
 
 
 if __name__ == "__main__":

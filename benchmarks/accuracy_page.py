@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -86,29 +86,37 @@ def _table(rows: Rows, names: Sequence[str], shown: Mapping[str, str] | None = N
     lines = [_line(head), _line(["---"] * len(head))]
     for name in names:
         row, codings = rows[name], rows[name]["codings"]
-        low, high = row["ratio_interval"]
+        interval = "({:.3f} to {:.3f})".format(*row["ratio_interval"])
         cells = [
             (shown or {}).get(name, name),
-            f"{row['ratio']:.3f} ({low:.3f} to {high:.3f})",
+            f"{row['ratio']:.3f} {interval}",
             f"{row['kl_divergence']:.3f}",
             f"{row['greedy_agreement']:.1%}",
             f"{row['zero_fraction']:.0%}",
-            " / ".join(f"{c['spikes_per_neuron']:.2f}" for c in codings.values()),
-            " / ".join(f"{c['synops_per_token'] / 1e6:.0f}" for c in codings.values()),
-            " / ".join(f"{c['probability_synops_per_token'] / 1e6:.0f}" for c in codings.values()),
-            *(_joules(c[TABLE]["formats"][0]) for c in codings.values()),
+            _each(codings, lambda c: f"{c['spikes_per_neuron']:.2f}"),
+            _each(codings, lambda c: f"{c['synops_per_token'] / 1e6:.0f}"),
+            _each(codings, lambda c: f"{c['probability_synops_per_token'] / 1e6:.0f}"),
+            *(_joules(codings, name, 0) for name in COLOURS),
         ]
         lines.append(_line(cells))
     return "\n".join(lines) + "\n"
 
 
+def _each(codings: Mapping[str, Any], show: Callable[[Any], str]) -> str:
+    """A value for each coding; - where it was not counted."""
+    return " / ".join(show(codings[name]) if name in codings else "-" for name in COLOURS)
+
+
 def _formats(rows: Rows, names: Sequence[str]) -> str:
-    lines = []
+    lines: list[str] = []
     for name in names:
-        ternary, bitwise = (rows[name]["codings"][c][TABLE]["formats"] for c in ("ternary", "bitwise"))
-        head = ["setting", "ternary", "bitwise", *(f["format"].split(" ")[0] for f in ternary[1:])]
+        codings = rows[name]["codings"]
+        formats = next(iter(codings.values()))[TABLE]["formats"]
+        head = ["setting", *COLOURS, *(f["format"].split(" ")[0] for f in formats[1:])]
         lines = lines or [_line(head), _line(["---"] * len(head))]
-        lines.append(_line([name, _joules(ternary[0]), _joules(bitwise[0]), *map(_joules, ternary[1:])]))
+        own = [_joules(codings, coding, 0) for coding in COLOURS]
+        others = [_joules(codings, next(iter(codings)), i) for i in range(1, len(formats))]
+        lines.append(_line([name, *own, *others]))
     return "\n".join(lines) + "\n"
 
 
@@ -121,7 +129,10 @@ def _factors(rows: Rows, names: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _joules(entry: Mapping[str, Any]) -> str:
+def _joules(codings: Mapping[str, Any], coding: str, index: int) -> str:
+    if coding not in codings:
+        return "-"
+    entry = codings[coding][TABLE]["formats"][index]
     return f"{entry['compute_only_joules'] * MILLI:.3g} / {entry['everything_joules'] * MILLI:.3g}"
 
 
@@ -144,6 +155,7 @@ def _plot(rows: Rows, names: Sequence[str], best: set[str]) -> str:
         (coding, name, rows[name]["codings"][coding]["spikes_per_neuron"], rows[name]["ratio"])
         for coding in COLOURS
         for name in names
+        if coding in rows[name]["codings"]
     ]
     xs, ys = [math.log(p[2]) for p in points], [math.log(max(p[3], 1.001)) for p in points]
     left, right, low, high = min(xs) - 0.2, max(xs) + 0.5, 0.0, max(ys) * 1.15

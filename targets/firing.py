@@ -128,15 +128,18 @@ class Firing:
 
 
 def _row(op: Mapping[str, Any], fired: OpFiring, tokens: int) -> dict[str, Any]:
-    bitwise = op["coding"] == "bitwise"
-    spikes = fired.bit_spikes if bitwise else fired.rate_spikes
+    own = "bit" if op["coding"] == "bitwise" else "rate"
+    neurons, seen = max(1, fired.neurons), max(1, tokens)
+    both = {f"{kind}_spikes": getattr(fired, f"{kind}_spikes") for kind in ("rate", "bit")}
+    both |= {f"{kind}_synops_per_token": getattr(fired, f"{kind}_synops") / seen for kind in ("rate", "bit")}
     return {
         "name": op["name"],
         "neurons": fired.neurons,
         "silent": fired.silent,
-        "spikes": spikes,
-        "spikes_per_neuron": spikes / max(1, fired.neurons),
-        "zero_fraction": fired.silent / max(1, fired.neurons),
+        "spikes": both[f"{own}_spikes"],
+        "spikes_per_neuron": both[f"{own}_spikes"] / neurons,
+        "zero_fraction": fired.silent / neurons,
         "time_steps": op["time_steps"],
-        "synops_per_token": (fired.bit_synops if bitwise else fired.rate_synops) / max(1, tokens),
+        "synops_per_token": both[f"{own}_synops_per_token"],
+        **both,
     }
