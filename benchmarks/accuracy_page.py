@@ -35,6 +35,7 @@ MILLI = 1e3
 
 def write_page(out: Path, rows: Rows, points: Sequence[str], ablated: str, ablations: Sequence[str]) -> None:
     """Writes the page, and the plot beside it; settings without a row are left out."""
+    missing = [name for name in (*points, *ablations) if name not in rows]
     points = [name for name in points if name in rows]
     ablations = [name for name in (ablated, *ablations) if name in rows]
     first = next(iter(rows.values()))
@@ -59,6 +60,8 @@ def write_page(out: Path, rows: Rows, points: Sequence[str], ablated: str, ablat
         "## Settings in full\n",
         *(f"- `{name}`: {_spelled(rows[name]['settings'])}" for name in (*points, *ablations[1:])),
     ]
+    if missing:
+        parts.append(f"\nNot measured yet: {', '.join(missing)}.")
     out.write_text("\n".join(parts) + "\n", encoding="utf-8")
     plot.write_text(_plot(rows, points, best), encoding="utf-8")
 
