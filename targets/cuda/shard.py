@@ -1,8 +1,8 @@
 """Tensor parallelism: one decoder over several devices, each with a share of the heads and channels.
 
 Megatron's scheme (Shoeybi et al., arXiv 1909.08053, section 3): a linear that only heads or gated channels
-read is cut by its output rows, one that reads cut channels by its input columns, and the workers' partial
-outputs are added by an all-reduce, two a layer. Cuts lie between groups of channels, so every int32
+read is cut by its output rows, one that reads cut channels by its input columns, and the partial outputs of
+the workers are added by an all-reduce, two a layer. Cuts lie between groups of channels, so every int32
 accumulator of the whole program is an accumulator of exactly one worker, bit for bit; only the float sum over
 groups has another order.
 
@@ -259,7 +259,9 @@ class _Sharding:
         if state.axis != len(shape_of(x, "hadamard")) - 1:
             return relax.Call(call.op, [self.atom(x), self.atom(signs)], call.attrs), state
         self.whole(state, attributes(call)["block"], "Hadamard blocks")
-        return relax.Call(call.op, [self.atom(x), self.cut_weight(signs, 0, state.segments)], call.attrs), state
+        return relax.Call(
+            call.op, [self.atom(x), self.cut_weight(signs, 0, state.segments)], call.attrs
+        ), state
 
     def encode(self, _var: Any, call: Any, state: Any) -> tuple[Any, Any]:
         if state.axis == len(shape_of(call.args[0], "encode")) - 1:
@@ -306,13 +308,16 @@ class _Sharding:
 
     def partial(self, _var: Any, call: Any, accumulate: Any, counts: _Split) -> Any:
         """A linear of a share of the input channels; the bias is added once, after the sum over workers."""
-        width = int(shape_of(accumulate.args[1], "weight")[1]) self.whole(_Split(1, (width,)),
-        attributes(accumulate)["group"], "accumulator groups") weight = self.cut_weight(accumulate.args[1], 1,
-        counts.segments) scale, groups = call.args[2], int(shape_of(call.args[2], "scale")[1]) scale =
-        self.cut_weight(scale, 1, (groups,)) if groups > 1 else self.atom(scale) mine =
-        self.builder.emit(readout(self.accumulated(accumulate, weight), self.atom(call.args[1]), scale)) total
-        = self.builder.emit(ccl.allreduce(mine, "sum", False)) return relax.op.add(total,
-        self.atom(call.args[3])) if len(call.args) > 3 else total
+        width = int(shape_of(accumulate.args[1], "weight")[1])
+        self.whole(_Split(1, (width,)), attributes(accumulate)["group"], "accumulator groups")
+        weight = self.cut_weight(accumulate.args[1], 1, counts.segments)
+        scale, groups = call.args[2], int(shape_of(call.args[2], "scale")[1])
+        scale = self.cut_weight(scale, 1, (groups,)) if groups > 1 else self.atom(scale)
+        mine = self.builder.emit(
+            readout(self.accumulated(accumulate, weight), self.atom(call.args[1]), scale)
+        )
+        total = self.builder.emit(ccl.allreduce(mine, "sum", False))
+        return relax.op.add(total, self.atom(call.args[3])) if len(call.args) > 3 else total
 
     def accumulated(self, call: Any, weight: Any) -> Any:
         return self.builder.emit(relax.Call(call.op, [self.atom(call.args[0]), weight], call.attrs))
