@@ -182,12 +182,13 @@ class Bench:
 
     def program(self, path: Path, tokens: int) -> Iterator[str]:
         """Tokens per second of an artefact, greedily, and the share of the bandwidth bound."""
-        runner: Any = sdc.load(path).decoder
+        opened = sdc.load(path)
+        runner: Any = opened.decoder
         yield f"\n{path.name}, {tokens} tokens, greedy:\n"
         yield "| context | prefill tokens/s | decode tokens/s |"
         yield "| --- | --- | --- |"
         for context in CONTEXTS:
-            if context + tokens > runner.max_seq:
+            if context + tokens > int(opened.manifest["model"]["max_seq"]):
                 continue
             prompt = self.rng.integers(0, 1000, context)
             runner.reset()
