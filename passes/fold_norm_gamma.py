@@ -35,12 +35,12 @@ class FoldNormGamma:
             if _feeds_linears_only(graph, var):
                 _fold(graph, edits, var)
             else:
-                kept.append(str(call.args[1].name))
+                kept.append(f"{call.args[1].name}: {_readers(graph, var)}")
         model = rewrite(model, edits.visit, graph=graph)
         if kept:
             model = model.with_note(
                 f"{self.name}: {len(kept)} norms keep their gain, since their output feeds more than linears "
-                f"({', '.join(kept[:3])}{', ...' if len(kept) > 3 else ''})"
+                f"({'; '.join(kept[:3])}{'; ...' if len(kept) > 3 else ''})"
             )
         return model
 
@@ -70,6 +70,21 @@ def _folded(graph: Graph, call: relax.Call) -> bool:
 def _feeds_linears_only(graph: Graph, var: relax.Var) -> bool:
     users = graph.users(var)
     return bool(users) and var not in graph.returned and all(is_op(u, "sdc.linear") for u in users)
+
+
+_NAMES = {
+    "add": "a sum (post-norm, or a norm after the layer)",
+    "sdc.linear": "linears",
+    "sdc.rotary": "a rotary embedding (norm of queries or keys)",
+    "broadcast_to": "a copy for each expert",
+}
+
+
+def _readers(graph: Graph, var: relax.Var) -> str:
+    """What reads a norm's output, in words."""
+    kinds = [str(getattr(getattr(u, "op", None), "name", "a tuple")) for u in graph.users(var)]
+    words = [_NAMES.get(kind, kind) for kind in (k.removeprefix("relax.") for k in kinds)]
+    return ", ".join(dict.fromkeys(words + (["the result"] if var in graph.returned else [])))
 
 
 def _fold(graph: Graph, edits: WeightEdits, var: relax.Var) -> None:

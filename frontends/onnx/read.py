@@ -89,6 +89,16 @@ def _check_size(path: Path, name: str, tensor: ir.TensorProtocol) -> None:
             f'{path}: weight "{name}" has {len(tensor.raw.raw_data)} bytes of data, but its shape '
             f"{tensor.shape} asks for {tensor.nbytes}; export it again"
         )
+    if tensor.dtype == ir.DataType.STRING:
+        raise InvalidModelError(f'{path}: weight "{name}" holds strings, which no operation here takes')
+    if isinstance(tensor, ir.TensorProtoTensor) and not tensor.raw.raw_data:
+        try:
+            tensor.numpy()
+        except ValueError as error:
+            raise InvalidModelError(
+                f'{path}: weight "{name}" has other data than its type {tensor.dtype} and its shape '
+                f"{tensor.shape} ask for ({error}); export it again"
+            ) from error
 
 
 def _check_dimensions(path: Path, what: str, shape: ir.Shape | None) -> None:
@@ -127,6 +137,9 @@ def _check_wiring(path: Path, model: ir.Model) -> None:
                 raise InvalidModelError(
                     f'{path}: node "{node.name}" ({node.op_type}) reads "{value.name}", which nothing makes'
                 )
+    for value in model.graph.outputs:
+        if id(value) not in known:
+            raise InvalidModelError(f'{path}: nothing makes the output "{value.name}"')
     try:
         model.graph.sort()
     except ValueError as error:

@@ -21,6 +21,8 @@ __all__ = [
 OLDEST_OPSET = 13  # before it, Softmax and others meant something else
 
 UNKNOWN_ATTRIBUTES = "sdc.unknown_attributes"  # where a model carries them to the lifting, which lists them
+FLAGS = frozenset(["allowzero", "exclusive", "interleaved", "is_causal", "keepdims", "largest"])
+FLAGS |= {"noop_with_empty_axes", "reverse", "sorted", "transA", "transB", "upper"}
 Formal = onnx.defs.OpSchema.FormalParameterOption
 
 
@@ -89,6 +91,8 @@ def _attributes(node: ir.Node, schema: Any) -> Iterator[str]:
                 yield f"attribute {name} is missing"
         elif not given.is_ref() and given.type.name != formal.type.name:
             yield f"attribute {name} is of type {given.type.name}, not {formal.type.name}"
+        elif name in FLAGS and not given.is_ref() and given.as_int() not in (0, 1):
+            yield f"attribute {name} is {given.as_int()}, not 0 or 1"
 
 
 def _counts(node: ir.Node, schema: Any) -> Iterator[str]:

@@ -17,6 +17,7 @@ __all__ = [
     "EXPORTERS",
     "FLOAT32",
     "LOOSER",
+    "MODELS",
     "PENDING",
     "Cell",
     "assert_logits",

@@ -90,7 +90,8 @@ def test_a_norm_that_feeds_more_than_linears_keeps_its_gain() -> None:
     after = fold(before)
     assert_same_model(after, before)
     assert after.notes == (
-        "fold-norm-gamma: 1 norms keep their gain, since their output feeds more than linears (g)",
+        "fold-norm-gamma: 1 norms keep their gain, since their output feeds more than linears "
+        "(g: linears, a sum (post-norm, or a norm after the layer))",
     )
 
 

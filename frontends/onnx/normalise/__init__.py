@@ -5,12 +5,13 @@ One idea, one file; :func:`normalise` holds the order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 from onnxscript.rewriter.onnx_fusions import fuse
 
+from sdc.errors import InvalidModelError
 from sdc.frontends.onnx.normalise.attention import fuse_attention
 from sdc.frontends.onnx.normalise.block_quantised import unpack_block_quantised
 from sdc.frontends.onnx.normalise.contrib_rotary import standardise_rotary
@@ -32,29 +33,64 @@ __all__ = ["normalise"]
 OPSET = 23  # the first with RMSNormalization, RotaryEmbedding and Attention
 
 
+def _inline(model: ir.Model) -> int:
+    """Functions are written out; from here on the model is in opset 23."""
+    before = len(model.functions)
+    common.InlinePass()(model)
+    model.opset_imports[""] = OPSET
+    return before
+
+
+Rule = Callable[[ir.Model], int | Mapping[str, int]]
+RULES: tuple[tuple[str, Rule], ...] = (
+    ("merged decoder", take_cached_branch),
+    ("numbers from shapes", infer_known_shapes),
+    ("float casts", drop_float_casts),
+    ("functions", _inline),
+    ("quantised activations", drop_quantised_activations),
+    ("weights in blocks", unpack_block_quantised),
+    ("GroupQueryAttention", split_group_query_attention),
+    ("MultiHeadAttention", split_multi_head_attention),
+    ("com.microsoft RotaryEmbedding", standardise_rotary),
+    ("onnxruntime's norms", split_skip_norms),
+    ("onnxscript's fusions", fuse),
+    ("decomposed norms", fuse_norms),
+    ("scaled RotaryEmbedding", fuse_rotary),
+    ("hidden scores", add_masks),
+    ("Attention", fuse_attention),
+    ("repeated heads", drop_repeated_heads),
+    ("experts", spread_experts),
+)
+
+
 def normalise(model: ir.Model) -> Mapping[str, int]:
     """Rewrites the model in place.
 
     Returns:
         How many matches each rule had.
     """
-    counts = {"merged decoder": take_cached_branch(model)}
-    counts["numbers from shapes"] = infer_known_shapes(model)
-    counts["float casts"] = drop_float_casts(model)
-    common.InlinePass()(model)
-    model.opset_imports[""] = OPSET
-    counts["quantised activations"] = drop_quantised_activations(model)
-    counts["weights in blocks"] = unpack_block_quantised(model)
-    counts["GroupQueryAttention"] = split_group_query_attention(model)
-    counts["MultiHeadAttention"] = split_multi_head_attention(model)
-    counts["com.microsoft RotaryEmbedding"] = standardise_rotary(model)
-    counts["onnxruntime's norms"] = split_skip_norms(model)
-    counts |= fuse(model)
-    counts["decomposed norms"] = fuse_norms(model)
-    counts["scaled RotaryEmbedding"] = fuse_rotary(model)
-    counts["hidden scores"] = add_masks(model)
-    counts["Attention"] = fuse_attention(model)
-    counts["repeated heads"] = drop_repeated_heads(model)
-    counts["experts"] = spread_experts(model)
+    counts: dict[str, int] = {}
+    for name, rule in RULES:
+        found = _applied(name, rule, model)
+        counts |= {name: found} if isinstance(found, int) else found
     common.RemoveUnusedNodesPass()(model)
     return counts
+
+
+def _applied(name: str, rule: Rule, model: ir.Model) -> int | Mapping[str, int]:
+    """What a rule found.
+
+    Raises:
+        InvalidModelError: The graph breaks what the rule takes for granted of a valid model.
+    """
+    try:
+        return rule(model)
+    except _UNEXPECTED as error:
+        what = str(error).strip().split("\n")[0]
+        raise InvalidModelError(
+            f"the graph's shapes, types or attributes do not fit together where it is searched for {name} "
+            f"({type(error).__name__}: {what}); check it with onnx.checker, or export it again"
+        ) from error
+
+
+_UNEXPECTED = (ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError, RuntimeError)

@@ -135,7 +135,7 @@ def _packed(node: ir.Node, inputs: tuple[int, int, int], rows: int, columns: int
     """What a node stores at the indices of its integers, scales and zero points.
 
     Raises:
-        UnsupportedOpError: These are no constants, or zero points are no integers.
+        UnsupportedOpError: These are no constants, zero points are no integers, or sizes do not meet.
     """
     data, scale = _tensor(node, inputs[0]), _tensor(node, inputs[1])
     zero = _tensor(node, inputs[2]) if given(node, inputs[2]) is not None else None
@@ -144,7 +144,14 @@ def _packed(node: ir.Node, inputs: tuple[int, int, int], rows: int, columns: int
         raise refuse(node, f"zero points of type {zero.dtype}")
     if bits not in (2, 4, 8) or block <= 0 or rows <= 0 or columns <= 0:
         raise refuse(node, f"{bits} bits in blocks of {block} for a weight [{rows}, {columns}]")
-    return _Packed(data, scale, zero, bits, block, rows, columns)
+    packed = _Packed(data, scale, zero, bits, block, rows, columns)
+    sizes = [(data, packed.blocks * block * bits // 8), (scale, packed.blocks)]
+    if zero is not None:
+        sizes.append((zero, -(-packed.blocks * bits // 8)))
+    if any(int(tensor.size) != rows * each for tensor, each in sizes):
+        found = ", ".join(str(list(tensor.shape)) for tensor, _ in sizes)
+        raise refuse(node, f"tensors {found} for {bits} bits in blocks of {block} of [{rows}, {columns}]")
+    return packed
 
 
 def _tensor(node: ir.Node, index: int) -> ir.TensorProtocol:

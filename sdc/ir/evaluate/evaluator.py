@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,10 +141,11 @@ class Frame:
         name = str(expr.op.name).removeprefix("relax.")
         args = tuple(self.value(a) for a in expr.args)
         attrs = attributes(expr)
-        if not name.startswith("sdc."):
+        with _named(name, args):
+            if name.startswith("sdc."):
+                return self.sdc_call(name.removeprefix("sdc."), expr, args, attrs, readout_only)
             plain = NUMPY_OPS.get(name)
             return plain(*args, **attrs) if plain else run_operation(expr, args, attrs)
-        return self.sdc_call(name.removeprefix("sdc."), expr, args, attrs, readout_only)
 
     def sdc_call(
         self, name: str, expr: relax.Call, args: tuple[Any, ...], attrs: dict[str, Any], readout_only: bool
@@ -212,3 +214,18 @@ def _variables(expr: Any) -> list[Any]:
     if isinstance(expr, relax.TupleGetItem):
         return _variables(expr.tuple_value)
     return []
+
+
+@contextmanager
+def _named(name: str, args: tuple[Any, ...]) -> Iterator[None]:
+    """Errors of an operation that is undefined for its arguments (an index outside a table) say which it is.
+
+    Raises:
+        SdcError: In place of what NumPy or TVM raise.
+    """
+    try:
+        yield
+    except (ValueError, IndexError, TypeError, RuntimeError) as error:
+        shapes = ", ".join(str(list(np.shape(a))) for a in args if not isinstance(a, tuple))
+        what = str(error).strip().split("\n")[0]
+        raise SdcError(f"{name} of {shapes} cannot be computed ({what})") from error
