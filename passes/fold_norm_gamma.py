@@ -76,7 +76,7 @@ _NAMES = {
     "add": "a sum (post-norm, or a norm after the layer)",
     "sdc.linear": "linears",
     "sdc.rotary": "a rotary embedding (norm of queries or keys)",
-    "broadcast_to": "a copy for each expert",
+    "reshape": "another shape of it (experts)",
 }
 
 
