@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,6 +17,8 @@ from sdc.frontends.onnx.lift.masks import NotCausalError
 from sdc.frontends.onnx.lift.positions import ShortPositionsError
 from sdc.frontends.onnx.lift.values import Past, Structural
 from sdc.ir.model import Model, ModelInfo
+from sdc.ir.params import Param
+from sdc.ir.quantised import Dequantise
 
 __all__ = ["lift"]
 
@@ -168,7 +170,15 @@ def _finish(builder: relax.BlockBuilder, name: str, inputs: int, lifter: Lifter,
     )
     module.update_func(module.get_global_var(name), trimmed)
     weights = {str(p.name): lifter.params[str(p.name)] for p in kept}
-    return Model(module, weights, info)
+    return Model(module, weights, info, notes=_notes(weights.values()))
+
+
+def _notes(weights: Iterable[Param]) -> tuple[str, ...]:
+    """What the report has to say of weights that arrive as integers."""
+    integers = [w for w in weights if any(isinstance(step, Dequantise) for step in w.transforms)]
+    if not integers:
+        return ()
+    return (f"{len(integers)} weights arrive as integers with scales; they are quantised again for spikes",)
 
 
 def _has_match_cast(function: relax.Function) -> bool:
