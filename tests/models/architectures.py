@@ -71,6 +71,16 @@ DECODERS: dict[str, Callable[[], Any]] = {
             "original_max_position_embeddings": 16,
         },
     ),
+    "linear_llama": lambda: hf.LlamaConfig(
+        **SIZES,
+        **GROUPED,
+        rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0},
+    ),
+    "ntk_llama": lambda: hf.LlamaConfig(
+        **SIZES,
+        **GROUPED,
+        rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
+    ),
     "mistral": lambda: hf.MistralConfig(**SIZES, **GROUPED, **HEAD, sliding_window=4),
     "qwen2": lambda: hf.Qwen2Config(**SIZES, **GROUPED),
     "qwen3": lambda: hf.Qwen3Config(**SIZES, **GROUPED, **HEAD),
