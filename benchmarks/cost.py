@@ -4,8 +4,8 @@
 
 The model, for each number of threads: seconds = a + b * weight bytes + c * cache bytes (context times the
 bytes of a cached token). 1 / b and 1 / c are the rates at which weights and cache are worked through; a is
-what a token costs apart from them: barriers, encoders, Python. a and b fall together where all programs have equal
-weights.
+what a token costs apart from them: barriers, encoders, Python. a and b fall together where all programs have
+equal weights.
 """
 
 from __future__ import annotations

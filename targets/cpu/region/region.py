@@ -26,8 +26,8 @@ from sdc.targets.cpu.task import Task, as_task
 
 __all__ = ["Region", "make_region"]
 
-# Pieces a thread may claim of a step. More would let the threads end closer together; but each piece is read as a
-# stream that memory has to catch up with: with 8 a kernel of 350 kB reads 20 GB/s, with 2 it reads 31.
+# Pieces of a step for each thread. More would let the threads end closer together; but each piece is a stream
+# that memory has to catch up with: with 8 a kernel of 350 kB reads 20 GB/s, with 2 it reads 31.
 _PIECES_PER_THREAD = 2
 
 
