@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,8 @@ class Isa:
         name: Key in the artefact, e.g. ``x86-64-v3``.
         lanes: 32-bit lanes of a vector register.
         features: LLVM feature names that the machine must have.
-        dot: ``vnni`` (vpdpbusd), ``maddubs`` (x86 pairs of 16 bits) or ``plain`` (any machine).
+        dot: ``vnni`` (vpdpbusd), ``maddubs`` (x86 pairs of 16 bits), ``usdot`` (ARM with i8mm) or ``plain``
+            (any machine).
         rows: Tokens that the prefill kernel keeps in registers.
     """
 
@@ -42,14 +44,20 @@ class Isa:
             options["mcpu"] = self.mcpu
         if self.dot == "vnni":
             options["mattr"] = ["+avx512vnni", "-prefer-256-bit"]
+        elif self.dot == "usdot":
+            options["mattr"] = ["+neon", "+i8mm"]
+            if platform.machine().lower() not in ("aarch64", "arm64"):
+                options["mtriple"] = "aarch64-linux-gnu"  # compiled, but not run here
         return tvm.target.Target(options)
 
 
-# Feature sets: x86-64 psABI, micro-architecture levels v2 to v4. Best first.
+# Feature sets: x86-64 psABI, micro-architecture levels v2 to v4; FEAT_I8MM of the Arm Architecture Reference
+# Manual (DDI 0487), in all cores from Armv8.6 on. Best first.
 LEVELS: tuple[Isa, ...] = (
     Isa("x86-64-v4-vnni", "x86-64-v4", 16, ("avx512f", "avx512bw", "avx512vl", "avx512vnni"), "vnni", 8),
     Isa("x86-64-v3", "x86-64-v3", 8, ("avx2", "fma"), "maddubs", 3),
     Isa("x86-64-v2", "x86-64-v2", 4, ("sse4.1", "ssse3"), "maddubs", 1),
+    Isa("aarch64-i8mm", "", 4, ("i8mm",), "usdot", 4),
     Isa("generic", "", 4, (), "plain", 1),
 )
 
@@ -89,7 +97,15 @@ def dot4(isa: Isa, acc: Expr, unsigned: Expr, signed: Expr, lanes: int, *, narro
             tirx.reinterpret(as_bytes, unsigned),
             tirx.reinterpret(as_bytes, signed),
         )
-    if isa.dot != "plain" and lanes in _MADD and _MADD_LEVEL[lanes] <= isa.lanes:
+    if isa.dot == "usdot" and lanes == 4:
+        return tirx.call_llvm_pure_intrin(
+            "int32x4",
+            "llvm.aarch64.neon.usdot.v4i32.v16i8",
+            acc,
+            tirx.reinterpret("int8x16", unsigned),
+            tirx.reinterpret("int8x16", signed),
+        )
+    if isa.dot == "maddubs" and lanes in _MADD and _MADD_LEVEL[lanes] <= isa.lanes:
         return acc + (_narrow_pairs if narrow else _wide_pairs)(unsigned, signed, lanes)
     return acc + _four_products(unsigned, signed, lanes)
 
