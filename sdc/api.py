@@ -18,10 +18,10 @@ from sdc.calibration import calibration_for
 from sdc.config import CompileConfig
 from sdc.ir.model import Model
 from sdc.runtime import Program, copy_tokenizer
-from sdc.source import Source, open_source
 
 if TYPE_CHECKING:
     from sdc.passes.base import PassOptions
+    from sdc.source import Source
 
 __all__ = ["Compiled", "compile", "compile_to", "lift", "load", "pass_options"]
 
@@ -113,6 +113,7 @@ def compile_to(
     """
     from sdc.passes.base import PassContext
     from sdc.passes.pipeline import compile_passes, run_passes
+    from sdc.source import open_source
     from sdc.targets import find_target
 
     target = find_target(config.target)

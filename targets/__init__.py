@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+
 from sdc.errors import ConfigError
 from sdc.targets.base import Target
-from sdc.targets.cpu.target import CpuTarget
-from sdc.targets.cuda.target import CudaTarget
-from sdc.targets.neuro.target import NeuroTarget
 
 __all__ = ["TARGETS", "find_target"]
 
-TARGETS: dict[str, Target] = {"cpu": CpuTarget(), "cuda": CudaTarget(), "neuro": NeuroTarget()}
+# Imported when asked for: a program that runs on one target needs the memory of no other.
+_CLASSES = {
+    "cpu": ("sdc.targets.cpu.target", "CpuTarget"),
+    "cuda": ("sdc.targets.cuda.target", "CudaTarget"),
+    "neuro": ("sdc.targets.neuro.target", "NeuroTarget"),
+}
+
+# Those that were asked for.
+TARGETS: dict[str, Target] = {}
 
 
 def find_target(name: str) -> Target:
@@ -19,6 +26,9 @@ def find_target(name: str) -> Target:
     Raises:
         ConfigError: There is none that builds programs yet.
     """
+    if name not in _CLASSES:
+        raise ConfigError(f'target "{name}" cannot build programs yet; targets are: {", ".join(_CLASSES)}')
     if name not in TARGETS:
-        raise ConfigError(f'target "{name}" cannot build programs yet; targets are: {", ".join(TARGETS)}')
+        module, kind = _CLASSES[name]
+        TARGETS[name] = getattr(importlib.import_module(module), kind)()
     return TARGETS[name]

@@ -7,7 +7,7 @@ from helpers.tiny_source import tiny_source
 
 from sdc.api import compile_to
 from sdc.config import CompileConfig
-from sdc.targets import TARGETS
+from sdc.targets import TARGETS, find_target
 from sdc.targets.cpu import CpuTarget
 from sdc.targets.cpu.isa import best_level
 
@@ -17,7 +17,7 @@ __all__ = ["one_level", "tiny_program"]
 @pytest.fixture(scope="session")
 def one_level():
     """Compiles for this machine only, which is quicker."""
-    before = TARGETS["cpu"]
+    before = find_target("cpu")
     TARGETS["cpu"] = CpuTarget((best_level().name,))
     yield
     TARGETS["cpu"] = before
