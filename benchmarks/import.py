@@ -3,8 +3,8 @@
     python benchmarks/import.py MODEL.onnx [MODEL.onnx ...]
 
 Each model is imported in a process of its own. Seconds: ``sdc.frontends.onnx.load`` alone, and with every
-weight computed once in float32 (``check_weights``), each over 100 MB of stored weights. Memory: the peak of the
-process above what it held before, over the bytes of all weights in float32; mapped pages of the file count.
+weight computed once in float32 (``check_weights``), each over 100 MB of stored weights. Memory: the peak of
+the process above what it held before, over the bytes of all weights in float32; mapped pages of the file count.
 """
 
 from __future__ import annotations
