@@ -1,6 +1,6 @@
 """Kernels and decoding on an NVIDIA GPU: share of the bandwidth and tensor-core bounds, beside cuBLAS.
 
-    python benchmarks/cuda.py [PROGRAM ...] [--shapes 1b,7b] [--tokens 64] [--rounds 7] [--write
+    python benchmarks/cuda_target.py [PROGRAM ...] [--shapes 1b,7b] [--tokens 64] [--rounds 7] [--write
     benchmarks.md]
 
 Kernels are timed alone on random data of the linears of Llama models with 1.1 and 7 billion parameters:
