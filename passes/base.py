@@ -55,7 +55,7 @@ class PassOptions:
         seed: Seed of everything random.
     """
 
-    smoothing: float | Literal["search"] = 0.5
+    smoothing: float | Literal["search"] = 0.6
     block: int = 64
     levels: int = 15
     group: int = 64
@@ -67,7 +67,7 @@ class PassOptions:
     spikes: float = 0.0
     static: bool = False
     dead_zone: float = 0.0
-    q_levels: int = 15
+    q_levels: int = 31
     kv_levels: int = 127
     prob_levels: int = 255
     budget: str | None = None

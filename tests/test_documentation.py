@@ -22,12 +22,13 @@ from sdc.cli.app import app
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SETUP = ("pip", "pytest")
+OUTPUT = re.compile(r"^````text\n.*?^````$", re.MULTILINE | re.DOTALL)  # may hold fences of its own
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
     """(language, content) of a page's blocks that can run."""
-    return BLOCK.findall(page.read_text(encoding="utf-8"))
+    return BLOCK.findall(OUTPUT.sub("", page.read_text(encoding="utf-8")))
 
 
 def commands(text: str) -> list[list[str]]:

@@ -22,6 +22,7 @@ def accuracy(monkeypatch):
     return import_module("accuracy")
 
 
+@pytest.mark.slow
 def test_rows_page_and_plot(accuracy, tmp_path):
     source, text, results = tiny_source(tmp_path / "source"), tmp_path / "text.txt", tmp_path / "rows.json"
     text.write_text(TEXT)

@@ -24,7 +24,7 @@ def test_a_decoder(command) -> None:
     wanted = ["decoder", 23, 2, 4, 2, 8, 96, "half-split", "torch dynamo"]
     assert [found[name] for name in facts] == wanted
     assert found["exporter"].startswith("pytorch 2.13")
-    assert found["matched"] == {"Attention": 2, "repeated heads": 4}
+    assert found["matched"] == {"Attention": 2, "hidden scores": 2, "repeated heads": 4}
     products = [p for p in found["parts"] if p["kind"] in ("sdc.linear", "sdc.attention")]
     assert sum(p["count"] for p in products) == 17
     assert {p["becomes"].split(",")[0].split(":")[0] for p in products} == {"spike_encode", "spike_attention"}

@@ -28,6 +28,4 @@ def tiny_program(one_level, tmp_path_factory):
     """The path of a program with a cache of 64 tokens; its source stands beside it."""
     folder = tmp_path_factory.mktemp("program")
     source = tiny_source(folder / "source")
-    return compile_to(
-        source, folder / "tiny.sdc", CompileConfig.of(max_seq=64, smoothing=0.5, q_levels=15)
-    ).path
+    return compile_to(source, folder / "tiny.sdc", CompileConfig.of(max_seq=64)).path

@@ -40,7 +40,7 @@ def reference() -> np.ndarray:
     ("levels", "weights", "cosine"), [(127, "int8", 0.998), (15, "int8", 0.93), (127, "int4", 0.8)]
 )
 def test_logits_approach_the_float_models(reference, levels, weights, cosine) -> None:
-    model = spiking(levels, weights, q_levels=levels)
+    model = spiking(levels, weights, q_levels=levels, smoothing=0.5)
     logits, *_ = Evaluator(model).run("forward", *decoder_inputs(model, IDS))
     assert (logits * reference).sum() / np.linalg.norm(logits) / np.linalg.norm(reference) > cosine
 

@@ -24,7 +24,8 @@ rng = np.random.default_rng(0)
 X = (rng.normal(size=(9, 4)) * [1, 20, 1, 0.1]).astype(np.float32)
 W, V = (rng.normal(size=(4, 4)).astype(np.float32) for _ in range(2))
 UP, BIAS = rng.normal(size=(4, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32)
-CTX = PassContext(calibration=(X,))
+HALF = PassOptions(smoothing=0.5)
+CTX = PassContext(HALF, (X,))
 
 
 def smooth(model: Model, ctx: PassContext = CTX, tolerance: float = 1e-5) -> Model:
@@ -128,7 +129,7 @@ def test_a_factor_that_is_broadcast_is_left_alone() -> None:
 @pytest.mark.parametrize("options", [{}, {"bias": True, "tied": False}, {"heads": 6, "kv_heads": 2}])
 def test_a_decoder_keeps_its_results_and_multiplies_nowhere(options) -> None:
     before = tiny_llama(**options)
-    ctx = PassContext(calibration=tuple(rng.integers(0, 64, 16) for _ in range(2)))
+    ctx = PassContext(HALF, tuple(rng.integers(0, 64, 16) for _ in range(2)))
     for each in (MergeParallelLinears(), FoldNormGamma()):
         before = each.run(before, ctx)
     after = smooth(before, ctx)

@@ -66,6 +66,7 @@ def test_projections_are_the_synapses_of_the_program(layer: Layer) -> None:
         assert np.abs(total).max() > 0
 
 
+@pytest.mark.slow
 def test_sanafe_counts_the_same_spikes_hops_energy_and_sums(layer: Layer, tmp_path) -> None:
     pytest.importorskip("sanafe")
     machine = mesh()
