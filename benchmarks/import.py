@@ -4,7 +4,8 @@
 
 Each model is imported in a process of its own. Seconds: ``sdc.frontends.onnx.load`` alone, and with every
 weight computed once in float32 (``check_weights``), each over 100 MB of stored weights. Memory: the peak of
-the process above what it held before, over the bytes of all weights in float32; mapped pages of the file count.
+the process above what it held before, over the bytes of all weights in float32; mapped pages of the file
+count.
 """
 
 from __future__ import annotations
