@@ -94,7 +94,7 @@ def _check_size(path: Path, name: str, tensor: ir.TensorProtocol) -> None:
     if isinstance(tensor, ir.TensorProtoTensor) and not tensor.raw.raw_data:
         try:
             tensor.numpy()
-        except ValueError as error:
+        except (ValueError, TypeError, AssertionError) as error:
             raise InvalidModelError(
                 f'{path}: weight "{name}" has other data than its type {tensor.dtype} and its shape '
                 f"{tensor.shape} ask for ({error}); export it again"

@@ -80,6 +80,7 @@ def _standard_nodes(model: ir.Model) -> Iterator[tuple[ir.Node, Any]]:
 def _schema(op: str, version: int) -> Any:
     """The specification of a standard operation; None where this version of the standard has no such one."""
     known: Any = onnx.defs
+    version = min(max(version, 0), known.onnx_opset_version())
     return known.get_schema(op, version, "") if known.has(op, version, "") else None
 
 
