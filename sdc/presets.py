@@ -23,16 +23,20 @@ class Preset:
     settings: Mapping[str, Any]
 
 
-_SPARSE = {"weights": "int4", "block": 0, "smoothing": 0.33, "levels": 127, "group": 64, "q_levels": 15}
-
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "accurate": Preset(
             "8-bit weights, many levels: nearly the float model's perplexity",
             {"weights": "int8", "levels": 63, "q_levels": 63, "group": 64},
         ),
-        "balanced": Preset("4-bit weights, about 3 spikes a neuron", {**_SPARSE, "spikes": 3.2}),
-        "sparse": Preset("4-bit weights, under 2 spikes a neuron", {**_SPARSE, "spikes": 1.75}),
+        "balanced": Preset(
+            "4-bit weights, about 3 spikes a neuron",
+            {"weights": "int4", "levels": 9, "group": 64, "q_levels": 7},
+        ),
+        "sparse": Preset(
+            "4-bit weights, under 2 spikes a neuron",
+            {"weights": "int4", "block": 0, "levels": 127, "group": 0, "spikes": 1.786},
+        ),
         "rtn": Preset(
             "baseline: 4-bit weights and activations to the nearest, nothing aligned",
             {"weights": "int4", "quantiser": "rtn", "levels": 7, "q_levels": 7, "kv_levels": 7}
