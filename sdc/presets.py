@@ -31,11 +31,12 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
         "balanced": Preset(
             "4-bit weights, about 3 spikes a neuron",
-            {"weights": "int4", "levels": 9, "group": 64, "q_levels": 7},
+            {"weights": "int4", "levels": 9, "group": 64, "q_levels": 7, "smoothing": 0.5},
         ),
         "sparse": Preset(
             "4-bit weights, under 2 spikes a neuron",
-            {"weights": "int4", "block": 0, "levels": 127, "group": 0, "spikes": 1.786},
+            {"weights": "int4", "block": 0, "levels": 127, "group": 0, "spikes": 1.786}
+            | {"smoothing": 0.5, "q_levels": 15},
         ),
         "rtn": Preset(
             "baseline: 4-bit weights and activations to the nearest, nothing aligned",
@@ -47,11 +48,19 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             # Here one threshold serves a token, so all channels are given those, and outliers use them.
             "baseline: 4-bit weights, unsigned spikes in two populations, twice the steps of 4 bits",
             {"weights": "int4", "weight_group": 128, "levels": 15, "q_levels": 15, "coding": "binary"}
-            | {"smoothing": 0.5, "block": 0, "group": 0},
+            | {"smoothing": 0.5, "smoothing": 0.5, "block": 0, "group": 0},
         ),
         "int8": Preset(
             "baseline: dense 8-bit weights and activations (SmoothQuant), one scale a token",
-            {"weights": "int8", "levels": 127, "q_levels": 127, "block": 0, "group": 0, "smoothing": 0.5},
+            {
+                "weights": "int8",
+                "levels": 127,
+                "q_levels": 127,
+                "smoothing": 0.5,
+                "block": 0,
+                "group": 0,
+                "smoothing": 0.5,
+            },
         ),
         "quarot": Preset(
             # arXiv 2404.00456, sections 4 and 5: GPTQ, one threshold a token, 4-bit cache; weight scales for
