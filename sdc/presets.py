@@ -48,7 +48,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             # Here one threshold serves a token, so all channels are given those, and outliers use them.
             "baseline: 4-bit weights, unsigned spikes in two populations, twice the steps of 4 bits",
             {"weights": "int4", "weight_group": 128, "levels": 15, "q_levels": 15, "coding": "binary"}
-            | {"smoothing": 0.5, "smoothing": 0.5, "block": 0, "group": 0},
+            | {"smoothing": 0.5, "block": 0, "group": 0},
         ),
         "int8": Preset(
             "baseline: dense 8-bit weights and activations (SmoothQuant), one scale a token",
@@ -59,7 +59,6 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "smoothing": 0.5,
                 "block": 0,
                 "group": 0,
-                "smoothing": 0.5,
             },
         ),
         "quarot": Preset(
