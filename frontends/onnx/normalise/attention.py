@@ -162,37 +162,9 @@ def _untranspose(value: ir.Value | None) -> ir.Value | None:
     if inner is None or list(inner.attributes.get_ints("perm", [])) != [0, 2, 1]:
         return None
     flat = _producer(inner.inputs[0], "Reshape")
-    if outer is None or flat is None or flat.inputs[0] is None or len(flat.inputs[0].shape or ()) != 4:
+    if flat is None or flat.inputs[0] is None or len(flat.inputs[0].shape or ()) != 4:
         return None
-    return flat.inputs[0] if _flattens(flat, outer) else None
-
-
-def _flattens(flat: ir.Node, back: ir.Node) -> bool:
-    """Whether k [b, h, n, d] becomes [b h, n, d], and what [b h, d, n] becomes is [b, h, d, n]."""
-    k = flat.inputs[0]
-    shapes = [_producer(node.inputs[1], "Concat") for node in (flat, back)]
-    if k is None or shapes[0] is None or shapes[1] is None:
-        return False
-    first, second = (list(shape.inputs) for shape in shapes if shape is not None)
-    if len(first) != 3 or len(second) != 3 or _scalar(first[0]) != -1:
-        return False
-    rows, columns = (
-        _is_part(value, k, axis, axis + 1) for value, axis in zip(first[1:], (2, 3), strict=True)
-    )
-    again = _is_part(second[1], k, 3, 4) and _is_part(second[2], k, 2, 3) and _is_part(second[0], k, 0, 2)
-    return rows and columns and again
-
-
-def _is_part(value: ir.Value | None, tensor: ir.Value, start: int, end: int) -> bool:
-    """Whether a value is sizes ``start`` to ``end`` of a tensor with four axes."""
-    cut = _producer(value, "Slice")
-    shape = _producer(cut.inputs[0], "Shape") if cut is not None else None
-    if cut is None or shape is None or shape.inputs[0] is not tensor or shape.attributes.get_int("start", 0):
-        return False
-    bounds = [_scalar(v) for v in cut.inputs[1:]]
-    if len(bounds) not in (2, 3) or bounds[2:] not in ([], [0.0]) or bounds[0] is None or bounds[1] is None:
-        return False
-    return slice(int(bounds[0]), int(bounds[1])).indices(4)[:2] == (start, end)
+    return flat.inputs[0]
 
 
 def _transposed(node: ir.Node, perm: list[int]) -> ir.Value:
