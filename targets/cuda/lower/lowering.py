@@ -124,7 +124,9 @@ class _Body(Body):
             args.append(self.weight(step.bias))
         if step.residual is not None:
             args.append(self.view(step.residual, [rows, spec.rows]))
-        kernel = self.owner.kernel(_Named(spec, spec.key()), lambda: _LINEAR_KERNELS[schedule](spec))
+        # Two operations of one specification may have other thresholds, and so other schedules.
+        name = spec.key() + ("_events" if schedule == "events-ballot" else "")
+        kernel = self.owner.kernel(_Named(spec, name), lambda: _LINEAR_KERNELS[schedule](spec))
         self.record(self.op_name(step.weight), schedule, kernel)
         self.data[step.out] = self.call(kernel, args, [([rows, spec.rows], "float32")])
 
