@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from sdc.targets.cpu.runner import CpuRunner
 from sdc.targets.fused.library import cached_objects, load_objects
 from sdc.targets.fused.packed import PackedWeights
 from sdc.targets.fused.program import CHUNK, Lowered, compile_module, lower_model
-from sdc.targets.fused.runner import GraphRunner, HostMemory, Signature
+from sdc.targets.fused.runner import GraphRunner, HostMemory, Signature, thread_count
 from sdc.targets.weights import map_data, write_weights
 
 __all__ = ["CpuTarget"]
@@ -47,19 +48,20 @@ class CpuTarget:
         files: list[Path] = []
         objects: dict[str, list[str]] = {}
         levels = self._levels()
-        lowered: Lowered | None = None
-        regions = dict[str, Region]()
-        for number, isa in enumerate(levels):
-            progress(f"compile for {isa.name}", number, len(levels))
-            lowering = Lowering(isa, PackedWeights(model.params))
-            chunk = min(CHUNK, model.info.max_seq)
-            lowered, regions = add_regions(lower_model(model, lowering), lowering, chunk)
-            make = partial(compile_module, lowered.module, isa.target(), isa.name)
-            paths = cached_objects(lowered.module, str(isa), out, isa.name, make)
-            files += paths
-            objects[isa.name] = [p.name for p in paths]
-        progress("compile", len(levels), len(levels))
-        assert lowered is not None
+        progress("compile", 0, len(levels))
+        # TVM's builders share state, so lowering is one after another; LLVM runs without Python's lock.
+        with ThreadPoolExecutor(min(len(levels), thread_count())) as pool:
+            jobs = []
+            for isa in levels:
+                lowered, regions = _lower(model, isa)
+                make = partial(compile_module, lowered.module, isa.target(), isa.name)
+                job = pool.submit(cached_objects, lowered.module, str(isa), out, isa.name, make)
+                jobs.append((isa, job))
+            for number, (isa, job) in enumerate(jobs, 1):
+                paths = job.result()
+                files += paths
+                objects[isa.name] = [p.name for p in paths]
+                progress("compile", number, len(levels))
         write_weights(out / _WEIGHTS, lowered.weights.params, progress)
         sizes = {name: (region.arena, region.area) for name, region in regions.items()}
         signature = replace(Signature.of(model, lowered, CHUNK), regions=sizes)
@@ -82,3 +84,9 @@ class CpuTarget:
             return tuple(isa for isa in LEVELS if isa.name in self.levels)
         on_x86 = platform.machine().lower() in ("x86_64", "amd64")
         return tuple(isa for isa in LEVELS if isa.name.startswith("x86-64") == on_x86)
+
+
+def _lower(model: Model, isa: Isa) -> tuple[Lowered, dict[str, Region]]:
+    """The program for one level, and its regions."""
+    lowering = Lowering(isa, PackedWeights(model.params))
+    return add_regions(lower_model(model, lowering), lowering, min(CHUNK, model.info.max_seq))
