@@ -1,4 +1,4 @@
-"""Calibrate: the clip ratio of every encoder, by least error of what follows it."""
+"""Calibrate: clip ratio and dead zone of every encoder, by least error of what follows it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from sdc.passes.statistics import collect_statistics
 
 __all__ = [
     "CLIP_RATIOS",
+    "DEAD_ZONES",
     "ROWS",
     "Calibrate",
     "best_clip_ratio",
+    "best_dead_zone",
     "fit_group",
     "fit_thresholds",
     "fit_weight_group",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 CLIP_RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)
+DEAD_ZONES = (0.0, 0.6, 0.75)  # |x| below half a threshold rounds to 0 without one
 ROWS = 192  # sample tokens an operation
 OUTPUTS = 1024  # sample outputs an operation: enough to weigh the channels of a wide head
 
@@ -35,8 +38,8 @@ OUTPUTS = 1024  # sample outputs an operation: enough to weigh the channels of a
 class Calibrate:
     """Chooses an encoding for each linear and each operand of an attention, into ``Model.encodings``.
 
-    A linear's clip ratio is the one with the least squared error of its *output* on sample tokens,
-    ||(dequantised(x) - x) W^T||^2, over W's rows (a sample of them where there are many). Attention
+    A linear's clip ratio, and then its dead zone, is the one with the least squared error of its *output* on
+    sample tokens, ||(dequantised(x) - x) W^T||^2, over W's rows (a sample where there are many). Attention
     operands are per head and token and are not clipped. Their names are ``name:q``, ``name:k``, ``name:v``
     and ``name:p`` (the probabilities). Without calibration inputs nothing is clipped. Where weights are
     quantised layer by layer, the ratio is left to that pass, which sees the spiking inputs.
@@ -113,10 +116,16 @@ def sampled_outputs(weight: NDArray, random: np.random.Generator) -> NDArray:
 def fit_thresholds(
     x: NDArray, weight: NDArray, encoding: Encoding, options: PassOptions, target: NDArray | None = None
 ) -> Encoding:
-    """The encoding with its floor and its clip ratio; arguments as for :func:`best_clip_ratio`."""
+    """The encoding with floor, clip ratio and dead zone; arguments as for :func:`best_clip_ratio`.
+
+    A dead zone that is set stays.
+    """
     encoding = with_floor(x, encoding, options.spikes)
     ratio = 0.0 if options.static else best_clip_ratio(x, weight, encoding, target)
-    return replace(encoding, clip_ratio=ratio)
+    encoding = replace(encoding, clip_ratio=ratio)
+    if encoding.dead_zone:
+        return encoding
+    return replace(encoding, dead_zone=best_dead_zone(x, weight, encoding, target))
 
 
 def with_floor(x: NDArray, encoding: Encoding, spikes: float) -> Encoding:
@@ -139,12 +148,27 @@ def best_clip_ratio(x: NDArray, weight: NDArray, encoding: Encoding, target: NDA
         encoding: Levels, group and dead zone to try with.
         target: The inputs [R, K] whose outputs are wanted; None where they are ``x``.
     """
+    choices = [replace(encoding, clip_ratio=ratio) for ratio in CLIP_RATIOS]
+    return _best(x, weight, choices, target).clip_ratio
+
+
+def best_dead_zone(x: NDArray, weight: NDArray, encoding: Encoding, target: NDArray | None = None) -> float:
+    """The zone of :data:`DEAD_ZONES` with the least squared output error; arguments as above.
+
+    Where inputs are what is wanted, rounding to the nearest rarely loses to a zone; where they carry the
+    noise of spiking layers before, silence may be nearer to the exact input.
+    """
+    choices = [replace(encoding, dead_zone=zone) for zone in DEAD_ZONES]
+    return _best(x, weight, choices, target).dead_zone
+
+
+def _best(x: NDArray, weight: NDArray, choices: list[Encoding], target: NDArray | None) -> Encoding:
+    """The encoding whose outputs are nearest; the first of equals."""
     gram = weight.T @ weight
     target = x if target is None else target
-    best, least = 1.0, np.inf
-    for ratio in CLIP_RATIOS:
-        error = dequantised(x, replace(encoding, clip_ratio=ratio)) - target
-        loss = float(np.einsum("rk,rk->", error @ gram, error))
-        if loss < least:
-            best, least = ratio, loss
-    return best
+
+    def loss(encoding: Encoding) -> float:
+        error = dequantised(x, encoding) - target
+        return float(np.einsum("rk,rk->", error @ gram, error))
+
+    return min(choices, key=loss)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from sdc.targets.cpu.runner import CpuRunner
 from sdc.targets.fused.library import cached_objects, load_objects
 from sdc.targets.fused.packed import PackedWeights
 from sdc.targets.fused.program import CHUNK, Lowered, compile_module, lower_model
-from sdc.targets.fused.runner import GraphRunner, HostMemory, Signature, thread_count
+from sdc.targets.fused.runner import GraphRunner, HostMemory, Signature
 from sdc.targets.weights import map_data, write_weights
 
 __all__ = ["CpuTarget"]
@@ -48,20 +47,14 @@ class CpuTarget:
         files: list[Path] = []
         objects: dict[str, list[str]] = {}
         levels = self._levels()
-        progress("compile", 0, len(levels))
-        # TVM's builders share state, so lowering is one after another; LLVM runs without Python's lock.
-        with ThreadPoolExecutor(min(len(levels), thread_count())) as pool:
-            jobs = []
-            for isa in levels:
-                lowered, regions = _lower(model, isa)
-                make = partial(compile_module, lowered.module, isa.target(), isa.name)
-                job = pool.submit(cached_objects, lowered.module, str(isa), out, isa.name, make)
-                jobs.append((isa, job))
-            for number, (isa, job) in enumerate(jobs, 1):
-                paths = job.result()
-                files += paths
-                objects[isa.name] = [p.name for p in paths]
-                progress("compile", number, len(levels))
+        for number, isa in enumerate(levels):
+            progress("compile", number, len(levels))
+            lowered, regions = _lower(model, isa)
+            make = partial(compile_module, lowered.module, isa.target(), isa.name)
+            paths = cached_objects(lowered.module, str(isa), out, isa.name, make)
+            files += paths
+            objects[isa.name] = [p.name for p in paths]
+        progress("compile", len(levels), len(levels))
         write_weights(out / _WEIGHTS, lowered.weights.params, progress)
         sizes = {name: (region.arena, region.area) for name, region in regions.items()}
         signature = replace(Signature.of(model, lowered, CHUNK), regions=sizes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.sketch import Sketch
@@ -11,7 +13,14 @@ from sdc.errors import PostconditionError
 from sdc.ir.model import Encoding, Model
 from sdc.ir.ops import linear
 from sdc.passes.base import PassContext, PassOptions
-from sdc.passes.calibrate import CLIP_RATIOS, Calibrate, best_clip_ratio, fit_group, fit_thresholds
+from sdc.passes.calibrate import (
+    CLIP_RATIOS,
+    Calibrate,
+    best_clip_ratio,
+    best_dead_zone,
+    fit_group,
+    fit_thresholds,
+)
 from sdc.passes.graph import Graph
 from sdc.passes.spikes import encode
 
@@ -51,6 +60,19 @@ def test_the_ratio_has_the_least_output_error() -> None:
     assert coarse < 1
     on_grid = np.sign(rng.normal(size=(64, 16))).astype(np.float32)
     assert best_clip_ratio(on_grid, weight, Encoding(levels=1, group=16)) == 1.0
+
+
+def test_the_dead_zone_has_the_least_output_error() -> None:
+    wanted = np.where(rng.random((256, 16)) < 0.3, rng.integers(-3, 4, (256, 16)), 0).astype(np.float32)
+    wanted[:, 0] = 3  # so that the threshold is 1 in every row
+    noisy = wanted + np.where(wanted == 0, rng.uniform(-0.7, 0.7, wanted.shape), 0).astype(np.float32)
+    weight = rng.normal(size=(8, 16)).astype(np.float32)
+    encoding = Encoding(levels=3, group=16)
+    assert best_dead_zone(noisy, weight, encoding, wanted) == 0.75
+    assert best_dead_zone(noisy, weight, encoding) == 0.0  # the noise itself is wanted
+    fitted = fit_thresholds(noisy, weight, encoding, PassOptions(), wanted)
+    assert (fitted.clip_ratio, fitted.dead_zone) == (1.0, 0.75)
+    assert fit_thresholds(noisy, weight, replace(encoding, dead_zone=0.6), PassOptions()).dead_zone == 0.6
 
 
 def gaussian_linear() -> Model:

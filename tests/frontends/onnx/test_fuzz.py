@@ -258,7 +258,7 @@ def test_damaged_models_are_refused_or_right(name, kind, random) -> None:
         check(name, kind, random, Path(folder))
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @case
 @settings(max_examples=2000, derandomize=True, **quietly)
 def test_two_thousand_damaged_models_are_refused_or_right(name, kind, random) -> None:
