@@ -55,7 +55,8 @@ def main() -> None:
 def compiled(onnx: Path, scratch: Path, settings: list[str]) -> Run:
     """One compile: seconds of each phase and of the whole process, and its peak memory in MiB."""
     out = scratch / "out.sdc"
-    command = [sys.executable, "-m", "sdc", "compile", str(onnx), "-o", str(out), "--force", "--json", "-q"]
+    verb = [sys.executable, "-c", "from sdc.cli import main; main()", "compile"]
+    command = [*verb, str(onnx), "-o", str(out), "--force", "--json", "-q"]
     began = time.perf_counter()
     with subprocess.Popen(
         [*command, *settings],
