@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import tvm
+import tvm_ffi
 import tvm_ffi_orcjit
 from tvm import relax
 
@@ -27,7 +28,7 @@ __all__ = ["cached_objects", "load_objects", "save_objects"]
 _NO_COMPILER = "no-compiler"
 
 # Changes when equal modules begin to give other machine code: with the order of the build's own passes.
-_BUILD = 1
+_BUILD = 2
 
 # Programs that the cache keeps: the last used ones, about a megabyte each.
 _KEPT = 64
@@ -42,15 +43,15 @@ def cached_objects(
     with another text or another quantiser finds its machine code here.
 
     Args:
-        module: Lowered; its text is the key.
+        module: Lowered; its structure is the key.
         target: What else the machine code depends on, as text.
         folder: Receives the files.
         name: Of the files.
         make: Compiles the module.
     """
-    key = hashlib.sha256(
-        f"{tvm.__version__} {_BUILD} {target} {name}\n{module.script(show_meta=True)}".encode()
-    )
+    # Not its text: TVM's printer crashes on some modules.
+    structure = tvm_ffi.structural_hash(module, map_free_vars=True)
+    key = hashlib.sha256(f"{tvm.__version__} {_BUILD} {target} {name} {structure}".encode())
     entry = cache_dir() / "kernels" / key.hexdigest()[:32]
     if not entry.is_dir():
         _fill(entry, make(), name)
