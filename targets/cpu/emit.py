@@ -40,6 +40,7 @@ __all__ = [
     "prim_func",
     "reduce_add",
     "reduce_smax",
+    "rounded",
     "scratch",
     "select",
     "store",
@@ -102,6 +103,16 @@ def let(value: Expr) -> Expr:
     held = local(dtype.lanes, element)
     store(held, (0,), value, dtype.lanes)
     return T.bind(load(held, (0,), dtype.lanes))
+
+
+def rounded(value: Expr) -> Expr:
+    """A float32 product that is rounded before anything is added to it.
+
+    TVM lets LLVM fuse products with sums, which rounds once instead of twice, and only where the CPU can.
+    """
+    dtype = value.ty.dtype
+    suffix = "f32" if dtype.lanes == 1 else f"v{dtype.lanes}f32"
+    return tirx.call_llvm_pure_intrin(str(dtype), f"llvm.arithmetic.fence.{suffix}", value)
 
 
 def reduce_add(value: Expr) -> Expr:

@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
+from sdc.ir import float32
+from sdc.ir.float32 import lane_sum
+
 __all__ = ["NUMPY_OPS"]
 
 
@@ -17,20 +20,30 @@ def _matmul(a: NDArray, b: NDArray, **_: Any) -> NDArray:
 
 
 def _rms_norm(x: NDArray, gain: NDArray, *, axes: list[int], epsilon: float) -> NDArray:
-    """x / sqrt(mean(x^2) + epsilon) * gain (Zhang and Sennrich, arXiv 1910.07467, equation 4)."""
-    mean = np.mean(np.square(x), axis=tuple(axes), keepdims=True, dtype=np.float32)
-    return (x / np.sqrt(mean + np.float32(epsilon)) * gain).astype(np.float32)
+    """:func:`sdc.ir.float32.rms_norm` over the trailing axes."""
+    rows = _trailing(x, axes)
+    return float32.rms_norm(rows, gain.reshape(-1), epsilon).reshape(x.shape)
 
 
 def _layer_norm(
     x: NDArray, gain: NDArray, shift: NDArray, *, axes: list[int], epsilon: float, center: bool, scale: bool
 ) -> NDArray:
     """(x - mean) / sqrt(variance + epsilon) * gain + shift (Ba et al., arXiv 1607.06450, equation 4)."""
-    mean = x.mean(tuple(axes), keepdims=True, dtype=np.float32)
-    variance = np.square(x - mean).mean(tuple(axes), keepdims=True, dtype=np.float32)
-    y = (x - mean) / np.sqrt(variance + np.float32(epsilon))
+    rows = _trailing(x, axes)
+    count, one = np.float32(rows.shape[-1]), np.float32(1)
+    rows = rows - lane_sum(rows)[..., None] / count
+    variance = lane_sum(np.square(rows))[..., None] / count
+    y = (rows * (one / np.sqrt(variance + np.float32(epsilon)))).reshape(x.shape)
     y = y * gain if scale else y
     return (y + shift if center else y).astype(np.float32)
+
+
+def _trailing(x: NDArray, axes: list[int]) -> NDArray:
+    """The axes that are normalised, as one last axis; float32."""
+    first = x.ndim - len(axes)
+    if sorted(axis % x.ndim for axis in axes) != list(range(first, x.ndim)):
+        raise ValueError(f"normalisation over axes {axes} of {x.ndim}: they must be the last ones")
+    return x.astype(np.float32, copy=False).reshape(*x.shape[:first], -1)
 
 
 def _sigmoid(x: NDArray) -> NDArray:
@@ -127,7 +140,7 @@ NUMPY_OPS: dict[str, Callable[..., Any]] = {
     "power": np.power,
     "negative": np.negative,
     "abs": np.abs,
-    "exp": np.exp,
+    "exp": lambda x: float32.exp(x) if x.dtype == np.float32 else np.exp(x),
     "log": np.log,
     "sqrt": np.sqrt,
     "rsqrt": lambda x: (1 / np.sqrt(x)).astype(x.dtype),
@@ -141,7 +154,7 @@ NUMPY_OPS: dict[str, Callable[..., Any]] = {
     "clip": lambda x, low, high: np.clip(x, low, high).astype(x.dtype),
     "matmul": _matmul,
     "nn.relu": lambda x: np.maximum(x, 0),
-    "nn.silu": lambda x: x * _sigmoid(x),
+    "nn.silu": lambda x: float32.silu(x) if x.dtype == np.float32 else x * _sigmoid(x),
     "nn.gelu": _gelu,
     "nn.gelu_tanh": _gelu_tanh,
     "nn.softmax": _softmax,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import relax, te, tirx
 
+from sdc.ir import float32
 from sdc.ir.ops._register import attributes, call, register, shape_of, tensor
 
 __all__ = ["attention", "reference", "scores_to_visible", "visible"]
@@ -89,7 +90,7 @@ def head_mask(mask: NDArray | None, b: int, h: int, shape: tuple[int, int, int])
 def scores_to_visible(scores: NDArray, seen: NDArray, mask: NDArray | None, softcap: float) -> NDArray:
     """Softcap, mask, and -inf at keys that are not visible; float32 [n, keys]."""
     if softcap:
-        scores = np.float32(softcap) * np.tanh(scores / np.float32(softcap))
+        scores = float32.softcap(scores, softcap)
     if mask is not None:
         scores = scores + mask[:, : scores.shape[1]]
     return np.where(seen, scores, np.float32(-np.inf)).astype(np.float32)

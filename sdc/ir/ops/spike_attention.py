@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import relax, te, tirx
 
+from sdc.ir.float32 import exp, lane_sum
 from sdc.ir.ops._register import attributes, call, register, tensor
 from sdc.ir.ops.attention import (
     check_shapes,
@@ -101,13 +102,13 @@ def reference(
 
 def encode_probabilities(scores: NDArray, v_theta: NDArray, levels: int) -> tuple[NDArray, NDArray]:
     """Unsigned counts [n, S] (int32) and the factor [n, 1] that turns their sums into outputs."""
-    exponential = np.exp(scores - scores.max(-1, keepdims=True))
+    exponential = exp(scores - scores.max(-1, keepdims=True))
     weights = exponential * v_theta
     theta = weights.max(-1, keepdims=True) * np.float32(1 / levels)
     safe = np.where(theta > 0, theta, np.float32(1))
     with np.errstate(invalid="ignore"):
         counts = np.nan_to_num(np.clip(np.rint(weights / safe), 0, levels)).astype(np.int32)
-    return counts, (theta / exponential.sum(-1, keepdims=True)).astype(np.float32)
+    return counts, theta / lane_sum(exponential)[..., None]
 
 
 def _infer(node: relax.Call) -> Any:

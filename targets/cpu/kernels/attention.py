@@ -26,7 +26,7 @@ from sdc.targets.cpu.emit import (
 )
 from sdc.targets.cpu.isa import Isa, dot4
 from sdc.targets.cpu.kernels.cache import KEY_BLOCK, KEY_OFFSET, CacheLayout, load_words
-from sdc.targets.cpu.kernels.rows import encode_row, exp, hadamard_row
+from sdc.targets.cpu.kernels.rows import encode_row, exp, hadamard_row, lane_sums, sum_lanes
 from sdc.targets.fused.specs import AttentionSpec
 
 __all__ = ["AttentionSpec", "spike_attention"]
@@ -108,12 +108,12 @@ class _Kernel:
             store(total, (0,), load(total, (0,)) + count.astype("int32"))
         self.correction = let(load(total, (0,)) * const(-KEY_OFFSET, "int32"))
 
-    def each_key_vector(self, body: Callable[[Any, Any], None]) -> None:
-        """Calls ``body(block, first token)`` for every visible vector of tokens."""
+    def each_key_vector(self, body: Callable[[Any, Any, int], None]) -> None:
+        """Calls ``body(block, first token, its place in the block)`` for every visible vector of tokens."""
         with loop(self.blocks) as i:
             block = let(self.first_block + i)
             for part in range(0, KEY_BLOCK, self.lanes):
-                body(block, block * KEY_BLOCK + part)
+                body(block, block * KEY_BLOCK + part, part)
 
     def score(self) -> Any:
         """Scores of all visible keys into ``work``; returns their maximum."""
@@ -123,8 +123,8 @@ class _Kernel:
         store(top, (0,), lowest, lanes)
         factor = let(const(self.spec.scale, "float32") * load(self.q_theta, (self.m, self.h)))
 
-        def body(block: Any, token: Any) -> None:
-            dots = self.dots(block, token - block * KEY_BLOCK)
+        def body(block: Any, token: Any, slot: int) -> None:
+            dots = self.dots(block, slot)
             theta = load(self.k_theta, (self.kv, token), lanes)
             score = broadcast(factor, lanes) * theta * dots.astype(lane_type("float32", lanes))
             score = let(self.capped(score))
@@ -171,14 +171,13 @@ class _Kernel:
     def weigh(self, top: Any) -> tuple[Any, Any]:
         """exp(score - max) times V's threshold into ``work``; returns the exponentials' sum and theta_p."""
         lanes = self.lanes
-        total, largest = local(lanes, "float32"), local(lanes, "int32")
+        total, largest = lane_sums(lanes), local(lanes, "int32")
         zero = const(0.0, "float32", lanes)
-        store(total, (0,), zero, lanes)
         store(largest, (0,), const(0, "int32", lanes), lanes)
 
-        def body(_: Any, token: Any) -> None:
+        def body(_: Any, token: Any, slot: int) -> None:
             e = let(exp(load(self.work, (token,), lanes) - broadcast(top, lanes), lanes))
-            store(total, (0,), load(total, (0,), lanes) + e, lanes)
+            store(total, (slot,), load(total, (slot,), lanes) + e, lanes)
             weighted = let(e * load(self.v_theta, (self.kv, token), lanes))
             # A hidden key weighs nothing, whatever an earlier conversation left in its slot.
             weight = let(select(e <= zero, zero, weighted))
@@ -187,19 +186,16 @@ class _Kernel:
             store(largest, (0,), tirx.max(load(largest, (0,), lanes), bits), lanes)
 
         self.each_key_vector(body)
-        values = [load(total, (lane,)) for lane in range(lanes)]
-        while len(values) > 1:
-            values = [let(a + b) for a, b in zip(values[::2], values[1::2], strict=True)]
         factor = const(float(np.float32(1 / self.spec.levels)), "float32")
         top_weight = tirx.reinterpret("float32", reduce_smax(load(largest, (0,), lanes)))
-        return let(values[0]), let(top_weight * factor)
+        return sum_lanes(total), let(top_weight * factor)
 
     def encode_probabilities(self, theta: Any) -> None:
         lanes = self.lanes
         usable = theta > const(0.0, "float32")
         safe = let(tirx.Select(usable, theta, const(1.0, "float32")))
 
-        def body(_: Any, token: Any) -> None:
+        def body(_: Any, token: Any, __: int) -> None:
             rounded = let(tirx.nearbyint(load(self.work, (token,), lanes) / broadcast(safe, lanes)))
             counts = tirx.min(rounded, const(self.spec.levels, "float32", lanes))
             as_bytes = counts.astype(lane_type("int32", lanes)).astype(lane_type("uint8", lanes))

@@ -9,7 +9,19 @@ from typing import Any
 
 from tvm import tirx
 
-from sdc.targets.cpu.emit import declare, fit, lane_type, let, load, local, loop, prim_func, store, symbol
+from sdc.targets.cpu.emit import (
+    declare,
+    fit,
+    lane_type,
+    let,
+    load,
+    local,
+    loop,
+    prim_func,
+    rounded,
+    store,
+    symbol,
+)
 from sdc.targets.cpu.isa import Isa
 from sdc.targets.cpu.kernels.cache import CacheLayout, store_key, store_value
 from sdc.targets.cpu.kernels.rows import encode_row, hadamard_row
@@ -83,8 +95,8 @@ def _rotate(row: Any, rotary: Rotary, tables: tuple[Any, ...], token: Any, isa: 
         first, second = (2 * at, 2 * at + 1) if rotary.interleaved else (at, rotary.half + at)
         a, b = let(load(row, (first,), lanes)), let(load(row, (second,), lanes))
         cos, sin = (let(load(t, (token, at), lanes)) for t in tables)
-        store(row, (first,), a * cos - b * sin, lanes)
-        store(row, (second,), b * cos + a * sin, lanes)
+        store(row, (first,), rounded(a * cos) - rounded(b * sin), lanes)
+        store(row, (second,), rounded(b * cos) + rounded(a * sin), lanes)
 
 
 def _encode(

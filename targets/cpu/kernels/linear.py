@@ -25,6 +25,7 @@ from sdc.targets.cpu.emit import (
     otherwise,
     prim_func,
     reduce_add,
+    rounded,
     scratch,
     store,
     symbol,
@@ -219,7 +220,8 @@ class _Kernel:
             slot = (v * lanes,)
             scale = load(self.scale, (block, g * spec.scale_groups // spec.groups, v * lanes), lanes)
             spikes = load(acc, slot, lanes).astype(lane_type("float32", lanes))
-            store(total, slot, load(total, slot, lanes) + broadcast(theta, lanes) * scale * spikes, lanes)
+            term = rounded(broadcast(theta, lanes) * scale * spikes)
+            store(total, slot, load(total, slot, lanes) + term, lanes)
 
     def write_raw(self, acc: Any, block: Any, m: Any, g: Any) -> None:
         with loop(ROW_BLOCK) as r, if_(block * ROW_BLOCK + r < self.spec.rows), then():

@@ -7,6 +7,7 @@ from typing import Any
 
 from tvm import tirx
 
+from sdc.ir.float32 import EXP_COEFFICIENTS, EXP_LN2, EXP_LOG2E, EXP_RANGE, SUM_LANES
 from sdc.targets.cpu.emit import (
     broadcast,
     const,
@@ -19,43 +20,52 @@ from sdc.targets.cpu.emit import (
     loop,
     otherwise,
     reduce_smax,
+    rounded,
     select,
     store,
     then,
 )
 from sdc.targets.fused.specs import Encoder, limits
 
-__all__ = ["Encoder", "activation", "encode_row", "exp", "hadamard_row", "layer_norm", "limits", "rms_norm"]
+__all__ = [
+    "Encoder",
+    "activation",
+    "encode_row",
+    "exp",
+    "hadamard_row",
+    "lane_sums",
+    "layer_norm",
+    "limits",
+    "rms_norm",
+    "sum_lanes",
+]
 
 Expr = Any
 Write = Callable[[Any, Expr, int], None]
 
 
 def exp(x: Expr, lanes: int) -> Expr:
-    """e^x, float32 x lanes, within 2 ulp; NaN stays NaN.
+    """e^x, float32 x lanes: the bits of :func:`sdc.ir.float32.exp`.
 
-    Cephes' expf (S. Moshier, netlib.org/cephes, single/expf.c): e^x = 2^n e^r with |r| <= ln2 / 2, a
-    polynomial for e^r, and n added to the exponent bits. LLVM would call the C library once per lane instead.
+    LLVM would call the C library once per lane instead.
     """
 
     def number(value: float) -> Expr:
         return const(value, "float32", lanes)
 
-    # Below -106 the result is 0; a choice, not a minimum, lets NaN pass.
-    low, high = number(-106.0), number(88.72283)
+    low, high = (number(end) for end in EXP_RANGE)  # a choice, not a minimum, lets NaN pass
     x = let(x)
     bounded = let(select(x < low, low, x))
     inside = let(select(bounded > high, high, bounded))
-    n = let(tirx.nearbyint(inside * number(1.44269504088896341)))
-    r = let(inside - n * number(0.693359375) - n * number(-2.12194440e-4))
-    y = number(1.9875691500e-4)
-    for coefficient in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
-        y = y * r + number(coefficient)
-    y = let(y * r * r + r + number(1.0))
-    # 2^n in two steps: n reaches 128 and -153, which no float32 exponent holds.
+    n = let(tirx.nearbyint(inside * number(EXP_LOG2E)))
+    r = let(inside - rounded(n * number(EXP_LN2[0])) - rounded(n * number(EXP_LN2[1])))
+    y = number(EXP_COEFFICIENTS[0])
+    for coefficient in EXP_COEFFICIENTS[1:]:
+        y = rounded(y * r) + number(coefficient)
+    y = let(rounded(y * r * r) + r + number(1.0))
     whole = let(n.astype(lane_type("int32", lanes)))
     half = let(tirx.shift_right(whole, const(1, "int32", lanes)))
-    return y * _power_of_two(half, lanes) * _power_of_two(whole - half, lanes)
+    return rounded(y * _power_of_two(half, lanes) * _power_of_two(whole - half, lanes))
 
 
 def _power_of_two(n: Expr, lanes: int) -> Expr:
@@ -71,19 +81,39 @@ def activation(name: str, x: Expr, lanes: int) -> Expr:
 
 
 def _sum(size: int, lanes: int, term: Callable[[Any, int], Expr]) -> Expr:
-    """Sum of ``term(index, lanes)`` over a row; partial sums per lane, then pairwise."""
-    partial = local(lanes, "float32")
-    store(partial, (0,), const(0.0, "float32", lanes), lanes)
-    with loop(size // lanes) as i:
-        store(partial, (0,), load(partial, (0,), lanes) + term(i * lanes, lanes), lanes)
-    values = [load(partial, (lane,)) for lane in range(lanes)]
+    """Sum of ``term(index, lanes)`` over a row, in the order of :func:`sdc.ir.float32.lane_sum`."""
+    partial = lane_sums(lanes)
+    whole = size // SUM_LANES
+
+    def add(step: Any, end: int) -> None:
+        for part in range(0, end, lanes):
+            before = load(partial, (part,), lanes)
+            store(partial, (part,), before + rounded(term(step * SUM_LANES + part, lanes)), lanes)
+
+    with loop(whole) as i:
+        add(i, SUM_LANES)
+    add(whole, size % SUM_LANES)
+    return sum_lanes(partial)
+
+
+def lane_sums(lanes: int) -> Any:
+    """Partial sums of :func:`sdc.ir.float32.lane_sum`, all zero."""
+    partial = local(SUM_LANES, "float32")
+    for part in range(0, SUM_LANES, lanes):
+        store(partial, (part,), const(0.0, "float32", lanes), lanes)
+    return partial
+
+
+def sum_lanes(partial: Any) -> Expr:
+    """The sum of the partial sums, in pairs."""
+    values = [load(partial, (lane,)) for lane in range(SUM_LANES)]
     while len(values) > 1:
         values = [let(a + b) for a, b in zip(values[::2], values[1::2], strict=True)]
     return let(values[0])
 
 
 def rms_norm(row: Any, size: int, gain: Any, epsilon: float, lanes: int) -> None:
-    """row = row / sqrt(mean(row^2) + epsilon) * gain (Zhang and Sennrich, arXiv 1910.07467)."""
+    """row = row * (1 / sqrt(mean(row^2) + epsilon)) * gain: the bits of :func:`sdc.ir.float32.rms_norm`."""
     lanes = fit(size, lanes)
     squares = _sum(size, lanes, lambda i, n: load(row, (i,), n) * load(row, (i,), n))
     inverse = _inverse_root(squares / const(size, "float32"), epsilon)
@@ -103,7 +133,7 @@ def layer_norm(row: Any, size: int, gain: Any, shift: Any, epsilon: float, lanes
     with loop(size // lanes) as i:
         at = (i * lanes,)
         scaled = load(row, at, lanes) * broadcast(inverse, lanes) * load(gain, at, lanes)
-        store(row, at, scaled + load(shift, at, lanes), lanes)
+        store(row, at, rounded(scaled) + load(shift, at, lanes), lanes)
 
 
 def _inverse_root(mean: Expr, epsilon: float) -> Expr:
@@ -203,8 +233,8 @@ def encode_row(
 def _counts(x: Expr, theta: Expr, levels: Expr, zone: Expr, encoder: Encoder, lanes: int) -> Expr:
     limit = broadcast(theta, lanes)
     high, zero = let(broadcast(levels, lanes)), const(0.0, "float32", lanes)
-    rounded = let(tirx.nearbyint(x / limit))
-    clipped = tirx.max(tirx.min(rounded, high), zero - high if encoder.signed else zero)
+    nearest = let(tirx.nearbyint(x / limit))
+    clipped = tirx.max(tirx.min(nearest, high), zero - high if encoder.signed else zero)
     if encoder.zoned:
         silent = tirx.abs(x) < broadcast(let(zone * theta), lanes)
         clipped = select(silent, zero, let(clipped))

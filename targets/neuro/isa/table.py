@@ -317,12 +317,12 @@ _VECTOR = (
         "for k < len: i[dst+k] = i[a+k] + i[b+k] (modulo 2^32)",
     ),
     _unary("vexp", 0x60, "exp(f[src+k])"),
-    _unary("vsilu", 0x61, "f[src+k] * (1 / (1 + exp(-f[src+k])))"),
-    _unary("vtanh", 0x62, "tanh(f[src+k])"),
+    _unary("vsilu", 0x61, "f[src+k] / (1 + exp(-f[src+k]))"),
+    _unary("vtanh", 0x62, "1 - 2 / (exp(2 f[src+k]) + 1)"),
     _unary("vsqrt", 0x63, "sqrt(f[src+k])"),
     _unary("vcvt", 0x64, "float32(i[src+k])"),
     InstructionSpec(
-        "vsum", 0x68, "vector unit", (_DST, _SRC, _LEN), "f[dst] = pairwise sum of f[src+k], k < len"
+        "vsum", 0x68, "vector unit", (_DST, _SRC, _LEN), "f[dst] = lane sum of f[src+k], k < len"
     ),
     InstructionSpec("vmax", 0x69, "vector unit", (_DST, _SRC, _LEN), "f[dst] = max of f[src+k], k < len"),
     InstructionSpec(
@@ -330,8 +330,8 @@ _VECTOR = (
         0x6A,
         "vector unit",
         (_DST, _SRC, _n("gain"), _LEN, Field("epsilon", "float")),
-        "m = pairwise sum of f[src+k]^2 / len; "
-        "for k < len: f[dst+k] = f[src+k] / sqrt(m + epsilon) * f[gain+k]",
+        "m = lane sum of f[src+k]^2 / len; "
+        "for k < len: f[dst+k] = f[src+k] * (1 / sqrt(m + epsilon)) * f[gain+k]",
     ),
     InstructionSpec(
         "rot",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdc.errors import NumericsError
+from sdc.ir import float32
 from sdc.ir.params import hadamard_transform
 from sdc.targets.neuro.isa.fields import Length, Ref
 from sdc.targets.neuro.simulate.core import MAX_LOOPS, Core, Loop
@@ -196,11 +197,8 @@ def _vcvt(core: Core, target: Ref, source: Ref, length: Length) -> None:
 
 def _rms(core: Core, target: Ref, source: Ref, gain: Ref, length: Length, epsilon: float) -> None:
     count = core.length(length)
-    x = core.f[core.words(source, count)]
-    mean = np.add.reduce(np.square(x)) / np.float32(count)
-    core.f[core.words(target, count)] = (
-        x / np.sqrt(mean + np.float32(epsilon)) * core.f[core.words(gain, count)]
-    )
+    x, factor = core.f[core.words(source, count)], core.f[core.words(gain, count)]
+    core.f[core.words(target, count)] = float32.rms_norm(x, factor, epsilon)
     core.events["vector"] += 4 * count
 
 
@@ -215,11 +213,6 @@ def _rot(core: Core, x: Ref, cos: Ref, sin: Ref, heads: int, dim: int, half: int
     values[:, first] = u * c - v * s
     values[:, second] = v * c + u * s
     core.events["vector"] += 6 * heads * half
-
-
-def _silu(x: NDArray) -> NDArray:
-    with np.errstate(over="ignore"):
-        return x * (1 / (1 + np.exp(-x)))
 
 
 CONTROL: dict[str, Callable[..., None]] = {
@@ -254,12 +247,12 @@ VECTOR: dict[str, Callable[..., None]] = {
     "vmuls": _binary(np.multiply, scalar=True),
     "vdivs": _binary(np.divide, scalar=True),
     "vaddi": _vaddi,
-    "vexp": _unary(np.exp),
-    "vsilu": _unary(_silu),
-    "vtanh": _unary(np.tanh),
+    "vexp": _unary(float32.exp),
+    "vsilu": _unary(float32.silu),
+    "vtanh": _unary(float32.tanh),
     "vsqrt": _unary(np.sqrt),
     "vcvt": _vcvt,
-    "vsum": _reduction(np.add.reduce),
+    "vsum": _reduction(float32.lane_sum),
     "vmax": _reduction(np.max),
     "rms": _rms,
     "rot": _rot,

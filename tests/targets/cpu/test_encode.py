@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from helpers.cpu_kernels import every_isa, run_kernel
 
+from sdc.ir.evaluate.relax_ops import NUMPY_OPS
+from sdc.ir.float32 import silu
 from sdc.ir.ops import OPS, count_dtype
 from sdc.targets.cpu.kernels.encode import EncodeSpec, Stream, spike_encode
 from sdc.targets.cpu.kernels.rows import Encoder, limits
@@ -109,7 +111,7 @@ def test_no_tokens_is_no_work(isa) -> None:
 
 
 def close_counts(got: list[np.ndarray], want: tuple[np.ndarray, np.ndarray]) -> None:
-    """A norm sums in another order: thresholds agree to rounding, and counts off a tie."""
+    """Against formulas in another order: thresholds agree to rounding, and counts off a tie."""
     np.testing.assert_allclose(got[1], want[1], rtol=2e-6)
     difference = np.abs(got[0].astype(int) - want[0])
     assert difference.max() <= 1
@@ -128,7 +130,12 @@ def test_a_norm_comes_before(norm, isa) -> None:
     y = (y + shift if norm == "layer" else y) * scale
     spec = EncodeSpec(96, spikes.encoder, (Stream(0, 96, 0),), norm=norm, epsilon=1e-5, scaled=True)
     vectors = (gain, shift, scale) if norm == "layer" else (gain, scale)
-    close_counts(run(spec, spikes, isa, x, *vectors), reference(y.astype(np.float32), spikes))
+    got = run(spec, spikes, isa, x, *vectors)
+    close_counts(got, reference(y.astype(np.float32), spikes))
+    attrs = {"axes": [-1], "epsilon": 1e-5} | ({"center": True, "scale": True} if norm == "layer" else {})
+    exact = NUMPY_OPS[f"nn.{norm}_norm"](x, *vectors[:-1], **attrs) * scale
+    for made, wanted in zip(got, reference(exact, spikes), strict=True):
+        np.testing.assert_array_equal(made, wanted)
 
 
 @every_isa
@@ -140,3 +147,5 @@ def test_a_gate_comes_before_and_both_halves_may_share_a_tensor(isa) -> None:
     close_counts(run(spec, spikes, isa, x), reference(y, spikes))
     apart = replace(spec, streams=(Stream(0, 64, 0), Stream(1, 64, 0)))
     close_counts(run(apart, spikes, isa, gate, up), reference(y, spikes))
+    for made, wanted in zip(run(spec, spikes, isa, x), reference(silu(gate) * up, spikes), strict=True):
+        np.testing.assert_array_equal(made, wanted)

@@ -12,7 +12,9 @@ import pytest
 import tvm
 from helpers.spiking_llama import spiking_llama
 
+from sdc.config import CompileConfig
 from sdc.ir.model import Model
+from sdc.targets.cpu import CpuTarget
 from sdc.targets.cpu.emit import build
 from sdc.targets.cpu.isa import best_level
 from sdc.targets.cpu.kernels.linear import LinearSpec, spike_linear
@@ -144,6 +146,17 @@ def test_accumulators_of_every_linear_layer_equal_the_cpu_targets(coding, bits) 
         assert counts.any(axis=1).all()
         got = np.stack([spy.sums[probe.name, token] for token in range(3)])
         np.testing.assert_array_equal(got, cpu_accumulators(counts, weight, bits))
+
+
+@pytest.mark.parametrize("coding", ["ternary", "bitwise", "binary"])
+def test_logits_and_caches_are_the_cpu_targets_bit_for_bit(coding, tmp_path) -> None:
+    """The float parts too: a whole prompt at once there, token by token here."""
+    model, tokens = spiking_llama(coding=coding, levels=LEVELS, group=GROUP), [3, 17, 39, 5, 8]
+    target = CpuTarget((best_level().name,))
+    built = target.build(model, CompileConfig.of(target="cpu"), tmp_path, lambda *_step: None)
+    cpu = target.load(tmp_path, built.manifest)
+    neuro, _ = watched(model, budget=400)
+    np.testing.assert_array_equal(neuro.score(tokens), cpu.score(tokens))
 
 
 @pytest.mark.parametrize("budget", [90, 10**6])

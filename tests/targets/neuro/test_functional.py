@@ -66,7 +66,7 @@ def test_binary_vector_instructions(name, function) -> None:
 def test_unary_vector_instructions(name, function) -> None:
     x = np.abs(data(3)) if name == "vsqrt" else data(3)
     got = evaluate(f"{name} n[0x800], n[0x0], 200", "200", x)
-    np.testing.assert_allclose(got, function(x), rtol=3e-7)
+    np.testing.assert_allclose(got, function(x), rtol=3e-7, atol=2e-7 if name == "vtanh" else 0)
 
 
 def test_integers_convert_and_wrap() -> None:
@@ -76,28 +76,17 @@ def test_integers_convert_and_wrap() -> None:
     assert wrapped.tolist() == [-2, -10, 14]
 
 
-def pairwise(x: np.ndarray) -> np.float32:
+def lane_sum(x: np.ndarray) -> np.float32:
     """The order of summation that docs/isa.md defines, term by term."""
-    total = np.float32(0)
-    if len(x) < 8:
-        for value in x:
-            total = total + value
-        return total
-    if len(x) > 128:
-        half = len(x) // 2 - len(x) // 2 % 8
-        return pairwise(x[:half]) + pairwise(x[half:])
-    lanes = [np.float32(v) for v in x[:8]]
-    whole = len(x) - len(x) % 8
-    for k in range(8, whole):
-        lanes[k % 8] = lanes[k % 8] + x[k]
-    a, b, c, d, e, f, g, h = lanes
-    total = ((a + b) + (c + d)) + ((e + f) + (g + h))
-    for value in x[whole:]:
-        total = total + value
-    return total
+    lanes = [np.float32(0)] * 16
+    for k, value in enumerate(x):
+        lanes[k % 16] = lanes[k % 16] + value
+    while len(lanes) > 1:
+        lanes = [a + b for a, b in zip(lanes[::2], lanes[1::2], strict=True)]
+    return lanes[0]
 
 
-@pytest.mark.parametrize("count", [1, 7, 8, 9, 64, 127, 128, 129, 200, 576, 1000])
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 64, 127, 576, 1000])
 def test_sums_are_in_the_order_of_the_specification(count) -> None:
     x = data(count, count) * np.float32(1000)
     head = HEAD.replace("n 4096", "n 9000")
@@ -105,7 +94,7 @@ def test_sums_are_in_the_order_of_the_specification(count) -> None:
         f"recvw n[0x0], {count}, 10, 1\nvsum n[0x800], n[0x0], {count}\nsendw n[0x800], 1, 0, 0\nhalt", head
     )
     simulator.put(1, 10, x)
-    assert simulator.take(5).view(np.float32)[0] == pairwise(x)
+    assert simulator.take(5).view(np.float32)[0] == lane_sum(x)
 
 
 def test_norm_rotary_hadamard_and_maximum() -> None:

@@ -27,7 +27,7 @@ from sdc.targets.neuro.target import NeuroTarget
 
 pytestmark = pytest.mark.slow
 PROMPT = [504, 3575, 282, 4649, 314]  # "The capital of France is"
-NEW_TOKENS = 6
+NEW_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,17 @@ def test_it_fits_on_several_chips_and_is_dumped_core_by_core(pair):
     assert len(list(pair.dump.glob("core-*.s"))) == pair.summary["cores"]
 
 
-def test_greedy_tokens_are_those_of_the_cpu(pair):
-    answers = []
+def test_greedy_tokens_and_logits_are_those_of_the_cpu(pair):
+    answers, bits = [], []
     for runner in (pair.neuro, pair.cpu):
         runner.reset()
-        made = [int(runner.prefill(PROMPT).argmax())]
-        while len(made) < NEW_TOKENS:
-            made.append(int(runner.decode(made[-1]).argmax()))
-        answers.append(made)
+        logits = [runner.prefill(PROMPT)]
+        while len(logits) < NEW_TOKENS:
+            logits.append(runner.decode(int(logits[-1].argmax())))
+        answers.append([int(row.argmax()) for row in logits])
+        bits.append(np.stack(logits))
     assert answers[0] == answers[1]
+    np.testing.assert_array_equal(*bits)
     assert pair.neuro.machine.traffic.sent["spike"] > 10**6  # they travelled as packets
 
 
