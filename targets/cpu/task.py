@@ -126,7 +126,10 @@ def _record_task(name: str, body: Callable[[], None], bound: int) -> Task:
     made = builder.get()
     declared = [tirx.DeclBuffer(buffer, data=pointer) for buffer, pointer in recording.pointers]
     params = [*made.params, *recording.work_pointers]
-    function = tirx.PrimFunc(params, tirx.SeqStmt([*declared, made.body]), made.ret_type, made.attrs)
+    # TVM makes of a compute scope a function that is not inlined (a region calls a task from every layer),
+    # and that returns an error code, always 0.
+    body = tirx.AttrStmt(0, "compute_scope", name, tirx.SeqStmt([*declared, made.body]))
+    function = tirx.PrimFunc(params, body, tvm.ir.PrimType("int32"), made.attrs)
     arguments, work = tuple(recording.arguments), tuple(recording.work)
     return Task(function, recording.count, arguments, work, recording.scratch)
 

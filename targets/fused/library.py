@@ -28,7 +28,7 @@ __all__ = ["cached_objects", "load_objects", "save_objects"]
 _NO_COMPILER = "no-compiler"
 
 # Changes when equal modules begin to give other machine code: with the order of the build's own passes.
-_BUILD = 2
+_BUILD = 3
 
 # Programs that the cache keeps: the last used ones, about a megabyte each.
 _KEPT = 64

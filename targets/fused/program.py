@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,18 +79,21 @@ def compile_module(
     name: str,
     *,
     schedule: tvm.transform.Pass | None = None,
+    skip: Sequence[str] = (),
 ) -> relax.VMExecutable:
     """Machine code of a lowered program.
 
     Args:
         name: Of the target, for messages.
         schedule: Runs after the naive legalisation, under the target.
+        skip: TVM's passes that are not wanted.
 
     Raises:
         TargetError: TVM cannot compile it.
     """
     try:
-        return tvm.compile(module, target=target, relax_pipeline=_pipeline(target, schedule))
+        with tvm.transform.PassContext(disabled_pass=list(skip)):
+            return tvm.compile(module, target=target, relax_pipeline=_pipeline(target, schedule))
     except (RuntimeError, ValueError, TypeError) as error:
         raise TargetError(f"TVM could not compile the program for {name}: {error}") from error
 

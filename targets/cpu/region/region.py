@@ -134,7 +134,7 @@ class _Emitter:
         T.buffer_store(mine, claim(line, grain), [0])
         with T.While(mine[0] < count):
             end = T.bind(tirx.min(mine[0] + grain, count))
-            call = tirx.call_extern("void", f"{self.name}_{step.kernel}", mine[0], end, *arguments, *work)
+            call = tirx.call_extern("int32", f"{self.name}_{step.kernel}", mine[0], end, *arguments, *work)
             T.evaluate(call)
             finish(line, end - mine[0])
             T.buffer_store(mine, claim(line, grain), [0])
