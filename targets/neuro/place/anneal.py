@@ -20,6 +20,8 @@ __all__ = ["anneal"]
 Ints = NDArray[np.int64]
 SHARE = 0.06
 """Part of the tiles that proposes an exchange in one round."""
+ROUTERS = 0.3
+"""Part of the exchanges that exchange all tiles of two routers, where a router has several."""
 HEAT = 0.005
 """First temperature, relative to the mean change of a random exchange."""
 
@@ -41,14 +43,23 @@ def anneal(
     cost = spike_hops(flows, core, grid, both_orders)
     if rounds <= 0 or len(core) < 2 or not len(flows):
         return core.copy(), cost
-    state = _State(flows, core, grid, seed, both_orders)
+    tiles = len(core)
+    state = _State(flows, np.concatenate([core, _unused(core, grid)]), grid, seed, both_orders)
     best, best_cost = core.copy(), cost
     for i in range(rounds):
         left = 1.0 - i / rounds
         cost += state.round(left)
         if cost < best_cost:
-            best, best_cost = state.core.copy(), cost
+            best, best_cost = state.core[:tiles].copy(), cost
     return best, spike_hops(flows, best, grid, both_orders)
+
+
+def _unused(core: Ints, grid: Grid) -> Ints:
+    """Cores without a tile on the chips that are in use: they take part as tiles that no flow knows."""
+    chip = grid.chip(np.arange(grid.cores))
+    used = np.isin(chip, grid.chip(core))
+    used[core] = False
+    return np.flatnonzero(used)
 
 
 class _State:
@@ -75,16 +86,21 @@ class _State:
             left: Part of the annealing that is still to come, 1 to 0.
         """
         a, b = self._pairs(radius=max(1, round(6 * left)))
-        a, b, touched, pair = self._independent(a, b)
+        if self.grid.cluster > 1:
+            a, b, move = self._with_routers(a, b)
+        else:
+            move = np.arange(len(a))
+        a, b, move, touched, owner = self._independent(a, b, move)
         if not len(a):
             return 0.0
         self._exchange(a, b)
         hops = self._hops(touched)
-        change = np.bincount(pair, (hops - self.hops[touched]) * self.flows.packets[touched], len(a))
+        change = np.bincount(owner, (hops - self.hops[touched]) * self.flows.packets[touched], move[-1] + 1)
         self.scale = self.scale or float(np.abs(change).mean())
-        take = change <= HEAT * self.scale * left**2 * self.rng.exponential(size=len(a))
-        self._exchange(a[~take], b[~take])
-        kept = take[pair]
+        take = change <= HEAT * self.scale * left**2 * self.rng.exponential(size=len(change))
+        undo = ~take[move]
+        self._exchange(a[undo], b[undo])
+        kept = take[owner]
         self.hops[touched[kept]] = hops[kept]
         return float(change[take].sum())
 
@@ -122,11 +138,34 @@ class _State:
         keep = (second >= 0) & (second != first)
         return first[keep], second[keep]
 
-    def _independent(self, a: Ints, b: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-        """Pairs that share neither tile nor flow; the flows they touch, and the pair that touches each."""
-        count = len(a)
+    def _with_routers(self, a: Ints, b: Ints) -> tuple[Ints, Ints, Ints]:
+        """Makes some exchanges those of all tiles of two routers; returns pairs and their exchange."""
+        size = self.grid.cluster
+        apart = self.core[a] // size != self.core[b] // size
+        whole = apart & (self.rng.random(len(a)) < ROUTERS)
+        slots = np.arange(size)
+        first, second = (self.tile_of[(self.core[t[whole]] // size)[:, None] * size + slots] for t in (a, b))
+        full = (first >= 0).all(1) & (second >= 0).all(1)
+        number = np.flatnonzero(whole)[full]
+        a = np.concatenate([a[~whole], first[full].ravel()])
+        b = np.concatenate([b[~whole], second[full].ravel()])
+        move = np.concatenate([np.flatnonzero(~whole), np.repeat(number, size)])
+        order = np.argsort(move, kind="stable")
+        return a[order], b[order], move[order]
+
+    def _independent(self, a: Ints, b: Ints, move: Ints) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+        """Exchanges that share neither tile nor flow.
+
+        Args:
+            a, b: Pairs of tiles that change places.
+            move: The exchange that each pair belongs to, ascending.
+
+        Returns:
+            The pairs kept, their exchanges counted anew, the flows they touch, and the exchange of each.
+        """
+        count = int(move[-1]) + 1 if len(move) else 0
         tiles = np.concatenate([a, b])
-        owner = np.tile(np.arange(count), 2)
+        owner = np.tile(move, 2)
         degree = self.first[tiles + 1] - self.first[tiles]
         which = np.repeat(np.arange(len(tiles)), degree)
         inner = np.arange(len(which)) - np.repeat(np.cumsum(degree) - degree, degree)
@@ -138,7 +177,8 @@ class _State:
         alone = np.ones(count, np.bool_)
         alone[pair[flow_winner[flow] != pair]] = False
         alone[owner[tile_winner[tiles] != owner]] = False
+        alone[np.setdiff1d(np.arange(count), move)] = False
         number = np.cumsum(alone) - 1
-        chosen = alone[pair]
+        chosen, kept = alone[pair], alone[move]
         touched, where = np.unique(flow[chosen], return_index=True)
-        return a[alone], b[alone], touched, number[pair[chosen][where]]
+        return a[kept], b[kept], number[move[kept]], touched, number[pair[chosen][where]]

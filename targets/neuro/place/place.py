@@ -59,7 +59,7 @@ def place(partition: Partition, machine: Machine, seed: int = 0, rounds: int | N
     assert best is not None
     if not partition.streamed:
         if rounds is None:
-            rounds = int(np.clip(4_000_000 // max(len(best), 1), 100, 3000))
+            rounds = min(8 * len(best), max(8_000_000 // max(len(best), 1), 100))
         best, _ = anneal(flows, best, grid, rounds, seed, both)
     return Placement(best, spike_hops(flows, best, grid, both), lower_bound(flows, grid))
 

@@ -19,6 +19,7 @@ from sdc.targets.neuro.place import (
     place_randomly,
     spike_hops,
 )
+from sdc.targets.neuro.place.anneal import _State
 from sdc.targets.neuro.place.curve import curves
 from sdc.targets.neuro.route import Routes, channel_dependencies, find_cycle, link_loads, route, tree_hops
 from sdc.targets.neuro.route.load import link_time_ns
@@ -154,7 +155,21 @@ def test_annealing_only_improves_and_repeats_with_its_seed() -> None:
     after, again = place(part, machine, seed=3, rounds=200), place(part, machine, seed=3, rounds=200)
     assert after.spike_hops < before.spike_hops
     np.testing.assert_array_equal(after.core, again.core)
-    assert set(after.core) == set(before.core)
+    grid = Grid.of(machine)
+    assert len(set(after.core.tolist())) == len(after.core)
+    assert set(grid.chip(after.core)) <= set(grid.chip(before.core))
+
+
+def test_whole_routers_change_places_where_they_have_several_cores() -> None:
+    """What annealing keeps count of is the cost of where it ends."""
+    machine = load_machine("spinnaker2-like")
+    part = partition(small_llama(layers=4), machine)
+    grid, (_, flows) = Grid.of(machine), on_chip(part.flows)
+    start = np.random.default_rng(2).permutation(len(part.tiles))
+    state = _State(flows, start, grid, 1, True)
+    cost = spike_hops(flows, start, grid) + sum(state.round(1 - i / 50) for i in range(50))
+    assert cost == pytest.approx(spike_hops(flows, state.core, grid))
+    assert cost < spike_hops(flows, start, grid)
 
 
 @pytest.mark.parametrize("name", ["loihi2-like", "darwin3-like", "northpole-like", "generic"])
