@@ -6,27 +6,34 @@ A target derives from :class:`Body`, which asks it for the kernels of each kind 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import tvm
 from tvm import relax, tirx
 
 from sdc.ir.ops import is_dimension, is_op, shape_of
 from sdc.targets.fused.graph import Graph, reads, rows_and_width
-from sdc.targets.fused.match import (
-    Attention,
-    Encode,
-    Linear,
-    match_attention,
-    match_encode,
-    match_linear,
-)
+from sdc.targets.fused.match import Encode, Linear, match_encode, match_linear
+from sdc.targets.fused.match_attention import Attention, match_attention
 from sdc.targets.fused.packed import PackedWeights, State
 from sdc.targets.fused.tables import look_up
 
 __all__ = ["Body", "Rebuild", "Step", "encoded", "is_one"]
 
 Step = Linear | Encode | Attention
+
+
+class CacheShapes(Protocol):
+    """How a target lays out the cache of one layer's keys or values."""
+
+    @property
+    def key_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def value_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def theta_shape(self) -> tuple[int, ...]: ...
 
 
 class Rebuild:
@@ -88,7 +95,14 @@ class Body:
         owner: Shares kernels and weights between functions.
         graph: The function.
         last_only: Only the last token's first output is wanted.
+
+    Attributes:
+        cache_layout: Makes, of key heads, tokens and channels a head, the shapes of a cache.
+        key_dtype: Of the keys' bytes.
     """
+
+    cache_layout: Callable[[int, int, int], CacheShapes]
+    key_dtype: str
 
     def __init__(self, owner: Any, graph: Graph, last_only: bool) -> None:
         self.owner, self.graph, self.last_only = owner, graph, last_only
@@ -152,7 +166,20 @@ class Body:
 
     def layouts(self) -> dict[Any, tuple[tuple[int, ...], str]]:
         """Shape and dtype of the caches that kernels lay out in their own way."""
-        raise NotImplementedError
+        found: dict[Any, tuple[tuple[int, ...], str]] = {}
+        for step in self.steps.values():
+            if isinstance(step, Attention):
+                spec = step.spec
+                keys = self.cache_layout(spec.kv_heads, spec.slots, spec.width)
+                values = self.cache_layout(spec.kv_heads, spec.slots, spec.value_width)
+                made = (
+                    (keys.key_shape, self.key_dtype),
+                    (keys.theta_shape, "float32"),
+                    (values.value_shape, "int8"),
+                    (values.theta_shape, "float32"),
+                )
+                found.update(zip(step.states, made, strict=True))
+        return found
 
     def linear(self, step: Linear) -> None:
         """Emits the kernels of a linear into ``self.data[step.out]``."""

@@ -21,7 +21,8 @@ from sdc.targets.cpu.kernels.linear import LinearSpec, spike_linear
 from sdc.targets.cpu.kernels.lookup import LookupSpec, lookup
 from sdc.targets.cpu.packing import PackBias, PackScale, PackWeight
 from sdc.targets.fused.graph import rows_and_width
-from sdc.targets.fused.match import Attention, Encode, Linear
+from sdc.targets.fused.match import Encode, Linear
+from sdc.targets.fused.match_attention import Attention
 from sdc.targets.fused.packed import PackedWeights
 from sdc.targets.fused.rebuild import Body, Rebuild, encoded, is_one
 
@@ -49,6 +50,9 @@ class Lowering(Rebuild):
 
 
 class _Body(Body):
+    cache_layout = CacheLayout
+    key_dtype = "uint8"
+
     def generic(self, binding: Any) -> None:
         """An embedding has a kernel of ours, so that a whole decoder consists of such; the rest has not."""
         value = binding.value
@@ -71,23 +75,6 @@ class _Body(Body):
         table, indices = value.args
         axis, rank = value.attrs.axis, len(shape_of(table, "lookup"))
         return (rank, dtype_of(table), dtype_of(indices)) == (2, "float32", "int64") and int(axis or 0) == 0
-
-    def layouts(self) -> dict[Any, tuple[tuple[int, ...], str]]:
-        """Shape and dtype of the caches that kernels lay out in their own way."""
-        found: dict[Any, tuple[tuple[int, ...], str]] = {}
-        for step in self.steps.values():
-            if isinstance(step, Attention):
-                spec = step.spec
-                keys = CacheLayout(spec.kv_heads, spec.slots, spec.width)
-                values = CacheLayout(spec.kv_heads, spec.slots, spec.value_width)
-                made = (
-                    (keys.key_shape, "uint8"),
-                    (keys.theta_shape, "float32"),
-                    (values.value_shape, "int8"),
-                    (values.theta_shape, "float32"),
-                )
-                found.update(zip(step.states, made, strict=True))
-        return found
 
     def linear(self, step: Linear) -> None:
         rows, _ = rows_and_width(step.counts, step.spec.width)

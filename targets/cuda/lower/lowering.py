@@ -28,7 +28,8 @@ from sdc.targets.cuda.kernels.linear import can_gemv, schedule_of
 from sdc.targets.cuda.kernels.tables import GatherRows, LastRow, Likeliest
 from sdc.targets.cuda.packing import ByChannel, PackNibbles
 from sdc.targets.fused.graph import rows_and_width
-from sdc.targets.fused.match import Attention, Encode, Linear
+from sdc.targets.fused.match import Encode, Linear
+from sdc.targets.fused.match_attention import Attention
 from sdc.targets.fused.packed import PackedWeights
 from sdc.targets.fused.rebuild import Body, Rebuild, Step, encoded, is_one
 from sdc.targets.fused.specs import AttentionSpec, EncodeSpec, LinearSpec, Stream
@@ -84,26 +85,13 @@ class _Named:
 
 
 class _Body(Body):
+    cache_layout = CacheLayout
+    key_dtype = "int8"
+
     def match(self) -> dict[Any, Step]:
         """Steps that a kernel takes; the others' operations are left to the fallback."""
         taken = super().match()
         return {out: step for out, step in taken.items() if _can_take(step)}
-
-    def layouts(self) -> dict[Any, tuple[tuple[int, ...], str]]:
-        found: dict[Any, tuple[tuple[int, ...], str]] = {}
-        for step in self.steps.values():
-            if isinstance(step, Attention):
-                spec = step.spec
-                keys = CacheLayout(spec.kv_heads, spec.slots, spec.width)
-                values = CacheLayout(spec.kv_heads, spec.slots, spec.value_width)
-                made = (
-                    (keys.key_shape, "int8"),
-                    (keys.theta_shape, "float32"),
-                    (values.value_shape, "int8"),
-                    (values.theta_shape, "float32"),
-                )
-                found.update(zip(step.states, made, strict=True))
-        return found
 
     def record(self, op: str, schedule: str, *kernels: tvm.ir.GlobalVar) -> None:
         names = tuple(str(k.name_hint) for k in kernels)
