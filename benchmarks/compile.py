@@ -12,13 +12,12 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from page import machine_line, spread, table, write_section
+from process import run_process
 
 from sdc.source import open_source
 
@@ -57,21 +56,10 @@ def compiled(onnx: Path, scratch: Path, settings: list[str]) -> Run:
     out = scratch / "out.sdc"
     verb = [sys.executable, "-c", "from sdc.cli import main; main()", "compile"]
     command = [*verb, str(onnx), "-o", str(out), "--force", "--json", "-q"]
-    began = time.perf_counter()
-    with subprocess.Popen(
-        [*command, *settings],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "SDC_CACHE_DIR": str(scratch / "cache")},
-    ) as process:
-        assert process.stdout is not None
-        printed = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    seconds = json.loads(printed)["seconds"]
-    whole = time.perf_counter() - began
-    return {**{phase: seconds[phase] for phase in PHASES}, "all": whole, "memory": usage.ru_maxrss / 1024}
+    done = run_process([*command, *settings], {"SDC_CACHE_DIR": str(scratch / "cache")})
+    seconds = json.loads(done.printed)["seconds"]
+    phases = {phase: seconds[phase] for phase in PHASES}
+    return {**phases, "all": done.seconds, "memory": done.peak_bytes / 2**20}
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from sdc.targets.cpu.isa import LEVELS, Isa, best_level
 from sdc.targets.cpu.kernels.linear import ROW_BLOCK, LinearSpec, spike_linear
 from sdc.targets.cpu.region import make_region
 from sdc.targets.cpu.region.program import Fixed
+from sdc.targets.pages import zeroed
 
 _BEYOND_CACHES = 256 << 20
 _REGION = 8 << 20
@@ -123,7 +124,8 @@ def _region(spec: LinearSpec, isa: Isa, copies: int, passes: int) -> Callable[[]
     made = make_region("run", function, {spec.key(): lambda: spike_linear(spec, isa)}, fixed, isa, tokens)
     assert made is not None
     module = build(made.functions, isa.target())
-    memory = np.from_dlpack(tvm.runtime.tensor(np.full(passes * total, 60, np.uint8)))
+    memory = zeroed(passes * total)
+    memory[:] = 60
     pieces = [tvm.runtime.from_dlpack(memory[i * total : (i + 1) * total]) for i in range(passes)]
     area = np.zeros(made.arena + threads() * made.area, np.uint8)
     arguments = [

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from sdc import __version__
 from sdc.artefact import staged, write_manifest
-from sdc.artefact.operations import count_dense, operation_table
 from sdc.artefact.writer import canonical
-from sdc.calibration import calibration_for
-from sdc.config import CompileConfig
-from sdc.ir.model import Model
 from sdc.runtime import Program, copy_tokenizer
 
 if TYPE_CHECKING:
+    from sdc.config import CompileConfig
+    from sdc.ir.model import Model
     from sdc.passes.base import PassOptions
     from sdc.source import Source
 
@@ -69,6 +67,8 @@ def compile(
     Raises:
         SdcError: Anything a user can mend; see :mod:`sdc.errors`.
     """
+    from sdc.config import CompileConfig
+
     if not isinstance(config, CompileConfig):
         config = CompileConfig.of(**{**(config or {}), "target": target})
     elif config.target != target:
@@ -111,6 +111,7 @@ def compile_to(
     Raises:
         SdcError: As :func:`compile`.
     """
+    from sdc.calibration import calibration_for
     from sdc.passes.base import PassContext
     from sdc.passes.pipeline import compile_passes, run_passes
     from sdc.source import open_source
@@ -152,6 +153,7 @@ def _content(
     source: Source, config: CompileConfig, model: Model, program: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The manifest but for files and hashes."""
+    from sdc.artefact.operations import count_dense, operation_table
     from sdc.passes.certificate import certify
 
     return {

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
-from sdc.ir.model import Model
+if TYPE_CHECKING:
+    from sdc.ir.model import Model
 
 __all__ = ["BuildResult", "Progress", "Runner", "StatelessRunner", "Target"]
 

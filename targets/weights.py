@@ -7,6 +7,7 @@ header, then the tensors without holes. Gaps are filled with tensors of their ow
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 from sdc.errors import CorruptArtefactError
 from sdc.ir.params import Param
 from sdc.targets.base import Progress
+from sdc.targets.pages import available_memory, zeroed
 
-__all__ = ["ALIGNMENT", "map_data", "map_weights", "offsets", "write_weights"]
+__all__ = ["ALIGNMENT", "load_data", "map_weights", "offsets", "write_weights"]
 
 ALIGNMENT = 64
 
@@ -97,25 +99,46 @@ def map_weights(path: Path) -> dict[str, NDArray]:
     Raises:
         CorruptArtefactError: The file is not what its header says.
     """
-    return map_data(path)[1]
+    return _views(*_open(path), path)
 
 
-def map_data(path: Path) -> tuple[NDArray, dict[str, NDArray]]:
+def load_data(path: Path) -> tuple[NDArray, dict[str, NDArray]]:
     """All data of a file as bytes (in the order of :func:`offsets`), and the tensors as views of them.
+
+    The bytes are a copy in huge pages; where that would take more than half of the memory at hand, the file
+    is mapped.
 
     Raises:
         CorruptArtefactError: As :func:`map_weights`.
     """
+    data, header = _open(path)
+    if 2 * data.size <= available_memory():
+        mapped, data = data, zeroed(data.size)
+        with path.open("rb") as file:  # not from the mapping, whose pages would count as well
+            file.seek(-mapped.size, os.SEEK_END)
+            file.readinto(data.data)
+    return data, _views(data, header, path)
+
+
+def _open(path: Path) -> tuple[NDArray, dict[str, Any]]:
+    """The mapped data of a file, and its header."""
     try:
         raw = np.memmap(path, np.uint8, "c")
         size = int.from_bytes(raw[:8].tobytes(), "little")
-        header = json.loads(raw[8 : 8 + size].tobytes())
-        data = raw[8 + size :]
-        return data, {name: _view(data, e) for name, e in header.items() if not name.startswith("_pad.")}
+        return raw[8 + size :], dict(json.loads(raw[8 : 8 + size].tobytes()))
+    except (ValueError, TypeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _views(data: NDArray, header: Mapping[str, Any], path: Path) -> dict[str, NDArray]:
+    try:
+        return {name: _view(data, e) for name, e in header.items() if not name.startswith("_pad.")}
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptArtefactError(
-            f"{path}: damaged weights file ({error}); compile the model again"
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CorruptArtefactError:
+    return CorruptArtefactError(f"{path}: damaged weights file ({error}); compile the model again")
 
 
 def _view(data: NDArray, entry: dict[str, Any]) -> NDArray:

@@ -165,12 +165,12 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Answer a prompt; the text streams to stdout."""
-    from sdc.cli import verbs
+    from sdc.cli.run import run_program
 
     if prompt == "-":
         prompt = sys.stdin.read()
     temperature = 0.0 if greedy else temperature
-    verbs.run_program(program, prompt, max_new_tokens, temperature, top_p, seed, raw=raw, json=json)
+    run_program(program, prompt, max_new_tokens, temperature, top_p, seed, raw=raw, json=json)
 
 
 @app.command()

@@ -23,7 +23,6 @@ from sdc.passes.base import PassContext
 from sdc.passes.pipeline import run_passes
 from sdc.passes.registry import find_pass
 from sdc.runtime import Program
-from sdc.runtime.sampling import Sampler
 from sdc.source import hash_source, open_source
 from sdc.targets.cpu.isa import best_level
 from sdc.targets.cuda.nvcc import find_nvcc
@@ -36,7 +35,6 @@ __all__ = [
     "print_module",
     "read_text",
     "reference_of",
-    "run_program",
 ]
 
 
@@ -60,37 +58,6 @@ def compile_model(
         return
     timings = facts.pop("seconds")
     print_facts("compiled", {**facts, **{f"{k}, seconds": v for k, v in timings.items()}})
-
-
-def run_program(
-    path: Path,
-    prompt: str,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
-    *,
-    raw: bool,
-    json: bool,
-) -> None:
-    """``sdc run``."""
-    program = Program.load(path)
-    sampler = Sampler(temperature, top_p, seed)
-    listen = _ignore if json else _to_stdout
-    made = program.answer(program.prompt(prompt, chat=not raw), max_new_tokens, sampler, listen)
-    if json:
-        print_json(made.to_json())
-    else:
-        print()
-
-
-def _ignore(_piece: str) -> None:
-    """Text that nobody reads as it comes."""
-
-
-def _to_stdout(piece: str) -> None:
-    sys.stdout.write(piece)
-    sys.stdout.flush()
 
 
 def evaluate_program(

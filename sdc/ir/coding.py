@@ -12,10 +12,13 @@ gives the same integers as the collapsed product.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from sdc.ir.model import Coding
+if TYPE_CHECKING:
+    from sdc.ir.model import Coding
 
 __all__ = ["expand", "integrate", "spikes_per_count", "step_weights", "time_steps"]
 

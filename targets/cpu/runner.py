@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tvm
 from numpy.typing import NDArray
 
-from sdc.targets.cpu.kernels.cache import unpack_keys
-from sdc.targets.fused.packed import State
-from sdc.targets.fused.runner import DecoderRunner, HostMemory, Signature, thread_count
+from sdc.targets.cpu.layout import unpack_keys
+from sdc.targets.fused.machine import tensor_of, zeros
+from sdc.targets.fused.runner import DecoderRunner, HostMemory, thread_count
+from sdc.targets.fused.signature import Signature, State
 from sdc.targets.weights import offsets
 
 __all__ = ["CpuRunner"]
@@ -31,11 +31,14 @@ class CpuRunner(DecoderRunner):
         self, module: Any, signature: Signature, weights: Mapping[str, NDArray], data: NDArray
     ) -> None:
         super().__init__(module, signature, weights, HostMemory(), unpack_keys)
-        cache, self._states = _states(signature.states)
         self._regions = {}
         for name in signature.regions:
             function = module.get_function(name, query_imports=True)
-            self._regions[name] = _Region(function, signature, name, data, cache)
+            self._regions[name] = _Region(function, signature, name, data, self._cache)
+
+    def _new_states(self) -> list[Any]:
+        self._cache, states = _states(self._signature.states)
+        return states
 
     def _call(self, name: str, tokens: Any, count: int) -> NDArray:
         region = self._regions.get(name)
@@ -53,14 +56,13 @@ class _Region:
         arena, area = signature.regions[name]
         threads = thread_count()
         self._function = function
-        self._logits_tensor = tvm.runtime.tensor(np.zeros(signature.vocab, np.float32))
-        self._logits = np.from_dlpack(self._logits_tensor)
+        self._logits = zeros([signature.vocab], "float32")
         self._held = (
-            tvm.runtime.from_dlpack(data),
+            tensor_of(data),
             cache,
-            tvm.runtime.tensor(np.zeros(arena + threads * area, np.uint8)),
-            tvm.runtime.tensor(np.array([threads], np.int32)),
-            self._logits_tensor,
+            tensor_of(zeros([arena + threads * area], "uint8")),
+            tensor_of(np.array([threads], np.int32)),
+            tensor_of(self._logits),
         )
 
     def __call__(self, tokens: Any, position: Any) -> NDArray:
@@ -73,8 +75,7 @@ def _states(states: Sequence[State]) -> tuple[Any, list[Any]]:
     """Zeroed states in one piece of memory, and each one as a tensor in it."""
     starts = offsets([(s.shape, s.dtype) for s in states])
     sizes = [int(np.prod(s.shape)) * np.dtype(s.dtype).itemsize for s in states]
-    whole = tvm.runtime.tensor(np.zeros(starts[-1] + sizes[-1] if states else 0, np.uint8))
-    memory = np.from_dlpack(whole)
+    memory = zeros([starts[-1] + sizes[-1] if states else 0], "uint8")
     parts = zip(states, starts, sizes, strict=True)
     views = [memory[at : at + size].view(s.dtype).reshape(s.shape) for s, at, size in parts]
-    return whole, [tvm.runtime.from_dlpack(view) for view in views]
+    return tensor_of(memory), [tensor_of(view) for view in views]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import tvm
 from numpy.typing import NDArray
-from tvm import relax
 
 from sdc.errors import DeviceMemoryError, NoDeviceError
+from sdc.targets.fused.machine import Machine
 from sdc.targets.fused.runner import Cell
 
 __all__ = ["DeviceMemory", "check_room", "find_device"]
@@ -59,9 +59,10 @@ class DeviceMemory:
     def __init__(self, device: Any) -> None:
         self.device = device
 
-    def machine(self, module: Any) -> relax.VirtualMachine:
+    def machine(self, module: Any) -> Machine:
         """A virtual machine that launches on the device."""
-        return relax.VirtualMachine(module, self.device)
+        devices = (self.device, tvm.cpu())
+        return Machine(module, [(d.dlpack_device_type(), d.index) for d in devices])
 
     def weight(self, array: NDArray) -> Any:
         """A copy on the device."""
@@ -70,6 +71,10 @@ class DeviceMemory:
     def tensor(self, array: NDArray) -> Any:
         """A copy on the device."""
         return tvm.runtime.tensor(array, self.device)
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """A tensor of zeros on the device."""
+        return self.tensor(np.zeros(shape, dtype))
 
     def cell(self, shape: tuple[int, ...]) -> Cell:
         """An int64 tensor with one element, 0."""

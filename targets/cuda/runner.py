@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdc.errors import NumericsError
-from sdc.targets.fused.runner import DecoderRunner, Memory, Signature
+from sdc.targets.fused.runner import DecoderRunner, Memory
+from sdc.targets.fused.signature import Signature
 
 __all__ = ["CudaRunner"]
 

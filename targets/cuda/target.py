@@ -22,9 +22,12 @@ from sdc.targets.cuda.lower.lowering import FALLBACK, Scheduled
 from sdc.targets.cuda.nvcc import Kernel, find_nvcc
 from sdc.targets.cuda.program import compile_program, lower_for_cuda
 from sdc.targets.cuda.runner import CudaRunner
-from sdc.targets.fused.library import load_objects, save_objects
+from sdc.targets.fused.describe import signature_of
+from sdc.targets.fused.library import save_objects
+from sdc.targets.fused.machine import load_objects
 from sdc.targets.fused.program import CHUNK
-from sdc.targets.fused.runner import GraphRunner, Signature
+from sdc.targets.fused.runner import GraphRunner
+from sdc.targets.fused.signature import Signature
 from sdc.targets.weights import map_weights, write_weights
 
 __all__ = ["CudaTarget"]
@@ -74,7 +77,7 @@ class CudaTarget:
             "schedules": [s.to_json() for s in schedules],
             "summary": _summary(schedules, compiled.kernels),
             "weights": _WEIGHTS,
-            "signature": Signature.of(model, lowered, CHUNK).to_json(),
+            "signature": signature_of(model, lowered, CHUNK).to_json(),
         }
         return BuildResult((*files, out / _WEIGHTS), manifest)
 

@@ -16,16 +16,11 @@ from typing import Any
 
 import tvm
 import tvm_ffi
-import tvm_ffi_orcjit
 from tvm import relax
 
 from sdc.cache import cache_dir
-from sdc.errors import TargetError
 
-__all__ = ["cached_objects", "load_objects", "save_objects"]
-
-# Our objects need no C++ runtime. Without this name the loader would ask the machine's C++ compiler for one.
-_NO_COMPILER = "no-compiler"
+__all__ = ["cached_objects", "save_objects"]
 
 # Changes when equal modules begin to give other machine code: with the order of the build's own passes.
 _BUILD = 3
@@ -86,15 +81,3 @@ def save_objects(executable: relax.VMExecutable, folder: Path, name: str) -> lis
     with tempfile.TemporaryDirectory() as work:
         executable.export_library(str(Path(work) / "program.so"), fcompile=keep)
     return paths
-
-
-def load_objects(paths: Sequence[Path]) -> Any:
-    """The program's module, ready for ``relax.VirtualMachine``.
-
-    Raises:
-        TargetError: The files are no object files for this machine.
-    """
-    try:
-        return tvm_ffi_orcjit.default_session().load_module(list(paths), cxx=_NO_COMPILER)
-    except RuntimeError as error:
-        raise TargetError(f"{paths[0].parent}: cannot load the program's object files: {error}") from error

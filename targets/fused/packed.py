@@ -13,17 +13,7 @@ from sdc.ir.params import Param, Transform, array_param
 from sdc.targets.fused.match import Limits
 from sdc.targets.fused.specs import limits
 
-__all__ = ["PackedWeights", "State"]
-
-
-@dataclass(frozen=True)
-class State:
-    """A run-time input that lives between calls; ``in_place`` where the kernels write into it."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    in_place: bool
+__all__ = ["PackedWeights"]
 
 
 @dataclass

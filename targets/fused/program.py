@@ -12,8 +12,9 @@ from tvm import relax, te, tirx, topi
 from sdc.errors import TargetError
 from sdc.ir.model import Model
 from sdc.ir.ops import shape_of
-from sdc.targets.fused.packed import PackedWeights, State
+from sdc.targets.fused.packed import PackedWeights
 from sdc.targets.fused.rebuild import Rebuild
+from sdc.targets.fused.signature import State
 
 __all__ = ["CHUNK", "Lowered", "bound", "compile_module", "lower_model"]
 

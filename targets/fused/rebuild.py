@@ -15,7 +15,8 @@ from sdc.ir.ops import is_dimension, is_op, shape_of
 from sdc.targets.fused.graph import Graph, reads, rows_and_width
 from sdc.targets.fused.match import Encode, Linear, match_encode, match_linear
 from sdc.targets.fused.match_attention import Attention, match_attention
-from sdc.targets.fused.packed import PackedWeights, State
+from sdc.targets.fused.packed import PackedWeights
+from sdc.targets.fused.signature import State
 from sdc.targets.fused.tables import look_up
 
 __all__ = ["Body", "Rebuild", "Step", "encoded", "is_one"]

@@ -3,108 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
-import tvm
 from numpy.typing import NDArray
-from tvm import relax
 
 from sdc.errors import NumericsError, TargetError
-from sdc.ir.model import Model
-from sdc.ir.ops import attributes, is_op, shape_of
 from sdc.targets.firing import Firing
-from sdc.targets.fused.packed import State
-from sdc.targets.fused.program import Lowered
-from sdc.targets.fused.watch import AttentionForm, UnpackKeys, watched
+from sdc.targets.fused.machine import Machine, as_array, host_machine, tensor_of, zeros
+from sdc.targets.fused.signature import Signature
 
-__all__ = ["Cell", "DecoderRunner", "GraphRunner", "HostMemory", "Memory", "Signature", "thread_count"]
+__all__ = [
+    "Cell",
+    "DecoderRunner",
+    "GraphRunner",
+    "HostMemory",
+    "Memory",
+    "UnpackKeys",
+    "thread_count",
+]
 
-
-@dataclass(frozen=True)
-class Signature:
-    """How a program's functions are called: plain data, kept in the manifest.
-
-    Attributes:
-        inputs: Name, dtype and shape (-1: any length) of run-time inputs that are no states.
-        weights: Names in the weights file, in the order of the parameters.
-        chunk: Most tokens per call.
-        launches: Kernels per function.
-        attentions: What each attention's probabilities depend on, in order.
-        regions: Functions that are no functions of the virtual machine: bytes that each works in, in all and
-            for each thread. The target that made them runs them.
-    """
-
-    kind: Literal["decoder", "stateless"]
-    inputs: tuple[tuple[str, str, tuple[int, ...]], ...]
-    outputs: tuple[str, ...]
-    states: tuple[State, ...]
-    weights: tuple[str, ...]
-    max_seq: int
-    vocab: int
-    chunk: int
-    launches: Mapping[str, int]
-    attentions: tuple[AttentionForm, ...] = ()
-    regions: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-
-    @staticmethod
-    def of(model: Model, lowered: Lowered, chunk: int) -> Signature:
-        """The signature of a lowered model."""
-        function = model.module[model.entry]
-        inputs = list(function.params)[: int(function.attrs["num_input"])]
-        plain = inputs[:2] if model.info.kind == "decoder" else inputs
-        names = tuple((str(v.name), str(v.ty.dtype), _lengths(v)) for v in plain)
-        outputs = tuple(_output_names(function))
-        return Signature(
-            model.info.kind,
-            names,
-            outputs,
-            lowered.states if model.info.kind == "decoder" else (),
-            tuple(lowered.weights.params),
-            model.info.max_seq,
-            model.info.vocab,
-            min(chunk, model.info.max_seq) if model.info.kind == "decoder" else 0,
-            lowered.launches,
-            tuple(_attention_forms(function)),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Signature:
-        """The inverse of :meth:`to_json`."""
-        states = tuple(State(s["name"], tuple(s["shape"]), s["dtype"], s["in_place"]) for s in data["states"])
-        inputs = tuple((name, dtype, tuple(shape)) for name, dtype, shape in data["inputs"])
-        rest = {"inputs": inputs, "states": states}
-        rest |= {k: tuple(data[k]) for k in ("outputs", "weights")}
-        rest["attentions"] = tuple(AttentionForm(**form) for form in data.get("attentions", ()))
-        return Signature(**{**data, **rest})
-
-
-def _attention_forms(function: relax.Function) -> Iterator[AttentionForm]:
-    for block in function.body.blocks:
-        for binding in block.bindings:
-            if is_op(binding.value, "sdc.spike_attention"):
-                own = attributes(binding.value)
-                width = int(shape_of(binding.value.args[4], "attention")[3])
-                yield AttentionForm(own["scale"], own["window"], own["softcap"], own["levels"], width)
-
-
-def _lengths(var: relax.Var) -> tuple[int, ...]:
-    return tuple(d if isinstance(d, int) else -1 for d in shape_of(var, "input"))
-
-
-def _output_names(function: relax.Function) -> list[str]:
-    names = function.attrs.get("output_names") if function.attrs is not None else None
-    if names is not None:
-        return [str(n) for n in names]
-    ty = function.ret_ty
-    count = len(ty.fields) if isinstance(ty, tvm.ir.TupleType) else 1
-    return [f"output_{i}" for i in range(count)]
+UnpackKeys = Callable[[NDArray], NDArray]
+"""From a target's key cache to counts [heads, slots, width], width rounded up as the target does."""
 
 
 class Cell(Protocol):
@@ -120,7 +41,7 @@ class Cell(Protocol):
 class Memory(Protocol):
     """Where a program's tensors lie, and the machine that runs on them."""
 
-    def machine(self, module: Any) -> relax.VirtualMachine:
+    def machine(self, module: Any) -> Machine:
         """A virtual machine for a loaded module."""
         ...
 
@@ -132,6 +53,10 @@ class Memory(Protocol):
         """A copy of an array."""
         ...
 
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """A tensor of zeros, kept for good."""
+        ...
+
     def cell(self, shape: tuple[int, ...]) -> Cell:
         """An int64 tensor with one element, 0."""
         ...
@@ -141,8 +66,8 @@ class _HostCell:
     """Written through a view: setting a number is all that a token costs in Python."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self.tensor = tvm.runtime.tensor(np.zeros(shape, np.int64))
-        self._view = np.from_dlpack(self.tensor)
+        self._view = zeros(shape, "int64")
+        self.tensor = tensor_of(self._view)
 
     def set(self, value: int) -> None:
         self._view[...] = value
@@ -151,18 +76,24 @@ class _HostCell:
 class HostMemory:
     """See :class:`Memory`: this machine's memory; weights stay where they are mapped."""
 
-    def machine(self, module: Any) -> relax.VirtualMachine:
+    def machine(self, module: Any) -> Machine:
         """On as many threads as this process may use."""
         thread_count()
-        return relax.VirtualMachine(module, tvm.cpu())
+        return host_machine(module)
 
     def weight(self, array: NDArray) -> Any:
         """No copy is made."""
-        return tvm.runtime.from_dlpack(array)
+        return tensor_of(array)
 
     def tensor(self, array: NDArray) -> Any:
         """A copy of an array."""
-        return tvm.runtime.tensor(array)
+        copy = zeros(array.shape, str(array.dtype))
+        copy[...] = array
+        return tensor_of(copy)
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """A tensor of zeros, kept for good."""
+        return tensor_of(zeros(shape, dtype))
 
     def cell(self, shape: tuple[int, ...]) -> Cell:
         """An int64 tensor with one element, 0."""
@@ -177,6 +108,11 @@ def thread_count() -> int:
     """
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "300")
     return int(os.environ.setdefault("TVM_NUM_THREADS", str(len(os.sched_getaffinity(0)))))
+
+
+def _is_tensor(result: Any) -> bool:
+    """Whether a function gave one tensor, not several."""
+    return hasattr(result, "__dlpack__")
 
 
 def _check_finite(logits: NDArray) -> None:
@@ -208,7 +144,11 @@ class DecoderRunner:
         self._functions = {name: self._machine[name] for name in names}
         self._token, self._place = memory.cell((1, 1)), memory.cell(())
         self._position = 0
-        self._states = [memory.tensor(np.zeros(s.shape, s.dtype)) for s in signature.states]
+        self._states = self._new_states()
+
+    def _new_states(self) -> list[Any]:
+        """A tensor for every state, zeroed."""
+        return [self._memory.zeros(s.shape, s.dtype) for s in self._signature.states]
 
     @property
     def position(self) -> int:
@@ -241,6 +181,8 @@ class DecoderRunner:
 
     def score_with_firing(self, tokens: NDArray | Sequence[int]) -> tuple[NDArray, Firing]:
         """Appends tokens [n]; all logits [n, vocab], NaN and infinity included, and what fired."""
+        from sdc.targets.fused.watch import watched  # the reference operations come with the compiler
+
         firing, logits = Firing(), []
         forms = self._signature.attentions
         with watched(self._machine, firing, forms, self._unpack_keys) as watch:
@@ -283,13 +225,13 @@ class DecoderRunner:
 
     def _call(self, name: str, tokens: Any, count: int) -> NDArray:
         made = self._functions[name](tokens, self._place.tensor, *self._states, *self._weights)
-        if not isinstance(made, tvm.runtime.Tensor):
+        if not _is_tensor(made):
             made, *states = made
             fresh = iter(states)
             kept = zip(self._states, self._signature.states, strict=True)
             self._states = [old if s.in_place else next(fresh) for old, s in kept]
         self._move(self._position + count)
-        logits = made.numpy()
+        logits = as_array(made)
         return logits.reshape(-1, logits.shape[-1])
 
 
@@ -313,8 +255,8 @@ class GraphRunner:
         """
         tensors = [self._tensor(inputs, *expected) for expected in self._signature.inputs]
         made = self._machine["main"](*tensors, *self._weights)
-        results = [made] if isinstance(made, tvm.runtime.Tensor) else list(made)
-        arrays = dict(zip(self._signature.outputs, (r.numpy() for r in results), strict=True))
+        results = [made] if _is_tensor(made) else list(made)
+        arrays = dict(zip(self._signature.outputs, (as_array(r) for r in results), strict=True))
         for name, array in arrays.items():
             if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
                 raise NumericsError(name, "the output holds NaN or infinite values")

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import relax
 
 from sdc.ir.ops.attention import scores_to_visible, visible
 from sdc.ir.ops.spike_accumulate import integer_product
 from sdc.ir.ops.spike_attention import encode_probabilities
 from sdc.targets.firing import Firing, OpFiring
+from sdc.targets.fused.machine import Machine, as_array
+from sdc.targets.fused.runner import UnpackKeys
+from sdc.targets.fused.signature import AttentionForm
 
-__all__ = ["AttentionForm", "UnpackKeys", "watched"]
-
-UnpackKeys = Callable[[NDArray], NDArray]
-"""From a target's key cache to counts [heads, slots, width], width rounded up as the target does."""
+__all__ = ["watched"]
 
 _GO_ON = 0  # VMInstrumentReturnKind.NO_OP, tvm/runtime/vm/vm.h
-
-
-@dataclass(frozen=True)
-class AttentionForm:
-    """What an attention's probabilities depend on besides its tensors; see ``sdc.spike_attention``."""
-
-    scale: float
-    window: int
-    softcap: float
-    levels: int
-    value_width: int
 
 
 class _Watch:
@@ -51,16 +38,16 @@ class _Watch:
 
     def __call__(self, _function: Any, symbol: str, before: bool, _result: Any, *args: Any) -> int:
         if not before and symbol.startswith("spike_linear_"):
-            counts, theta, out = args[0].numpy(), args[1].numpy(), args[-1]
+            counts, theta, out = as_array(args[0]), as_array(args[1]), args[-1]
             _at(self.firing.linears, self.linear).add(counts, theta, int(out.shape[-1]))
             self.linear += 1
         elif not before and symbol.startswith("encode_"):
-            counts, theta = args[-2].numpy(), args[-1].numpy()
+            counts, theta = as_array(args[-2]), as_array(args[-1])
             keys = self.position + 1 + np.arange(len(counts))  # causal: token i meets the keys up to its own
             _at(self.firing.attentions, self.attention).add(counts, theta, keys)
             self.attention += 1
         elif not before and symbol.startswith("spike_attention_") and self.mixed < len(self.forms):
-            self._count_probabilities(*(args[i].numpy() for i in (0, 1, 2, 3, 5)))
+            self._count_probabilities(*(as_array(args[i]) for i in (0, 1, 2, 3, 5)))
             self.mixed += 1
         return _GO_ON
 
@@ -94,7 +81,7 @@ def _at(ops: list[OpFiring], index: int) -> OpFiring:
 
 @contextmanager
 def watched(
-    machine: relax.VirtualMachine,
+    machine: Machine,
     firing: Firing,
     forms: Sequence[AttentionForm] = (),
     unpack_keys: UnpackKeys | None = None,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from sdc.targets.cpu.dot import dot4
 from sdc.targets.cpu.emit import (
     broadcast,
     const,
@@ -24,9 +25,10 @@ from sdc.targets.cpu.emit import (
     store,
     symbol,
 )
-from sdc.targets.cpu.isa import Isa, dot4
-from sdc.targets.cpu.kernels.cache import KEY_BLOCK, KEY_OFFSET, CacheLayout, load_words
+from sdc.targets.cpu.isa import Isa
+from sdc.targets.cpu.kernels.cache import load_words
 from sdc.targets.cpu.kernels.rows import encode_row, exp, hadamard_row, lane_sums, sum_lanes
+from sdc.targets.cpu.layout import KEY_BLOCK, KEY_OFFSET, CacheLayout
 from sdc.targets.fused.specs import AttentionSpec
 
 __all__ = ["AttentionSpec", "spike_attention"]
@@ -38,7 +40,7 @@ _STACK_BYTES = 1 << 18
 def spike_attention(spec: AttentionSpec, isa: Isa) -> tirx.PrimFunc:
     """The kernel ``(q, q_theta, k, k_theta, v, v_theta, position[, signs][, limits], out...)``.
 
-    q [n, h, d] int8, q_theta [n, h] float32, caches as in :mod:`sdc.targets.cpu.kernels.cache`, position
+    q [n, h, d] int8, q_theta [n, h] float32, caches as in :mod:`sdc.targets.cpu.layout`, position
     int64 (); out [n, h, dv] float32, or counts [n, h * dv] and theta [n, h * dv / group] where the output is
     encoded. Parallel over queries and heads.
     """

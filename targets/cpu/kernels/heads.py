@@ -23,8 +23,9 @@ from sdc.targets.cpu.emit import (
     symbol,
 )
 from sdc.targets.cpu.isa import Isa
-from sdc.targets.cpu.kernels.cache import CacheLayout, store_key, store_value
+from sdc.targets.cpu.kernels.cache import store_key, store_value
 from sdc.targets.cpu.kernels.rows import encode_row, hadamard_row
+from sdc.targets.cpu.layout import CacheLayout
 from sdc.targets.fused.specs import HeadSpec, HeadsSpec, Rotary
 
 __all__ = ["HeadSpec", "HeadsSpec", "Rotary", "encode_heads"]

@@ -13,6 +13,7 @@ from typing import Any
 
 from tvm import tirx
 
+from sdc.targets.cpu.dot import dot4
 from sdc.targets.cpu.emit import (
     broadcast,
     const,
@@ -31,7 +32,7 @@ from sdc.targets.cpu.emit import (
     symbol,
     then,
 )
-from sdc.targets.cpu.isa import Isa, dot4
+from sdc.targets.cpu.isa import Isa
 from sdc.targets.fused import specs
 
 __all__ = ["ROW_BLOCK", "LinearSpec", "spike_linear"]

@@ -13,12 +13,12 @@ from sdc.ir.ops import dtype_of, is_op, shape_of
 from sdc.ir.tables import byte_rows
 from sdc.targets.cpu.isa import Isa
 from sdc.targets.cpu.kernels.attention import spike_attention
-from sdc.targets.cpu.kernels.cache import CacheLayout
 from sdc.targets.cpu.kernels.encode import spike_encode
 from sdc.targets.cpu.kernels.heads import encode_heads
 from sdc.targets.cpu.kernels.last import LastRow
 from sdc.targets.cpu.kernels.linear import LinearSpec, spike_linear
 from sdc.targets.cpu.kernels.lookup import LookupSpec, lookup
+from sdc.targets.cpu.layout import CacheLayout
 from sdc.targets.cpu.packing import PackBias, PackScale, PackWeight
 from sdc.targets.fused.graph import rows_and_width
 from sdc.targets.fused.match import Encode, Linear

@@ -10,10 +10,10 @@ from helpers.cpu_kernels import every_isa, run_kernel
 
 from sdc.ir.ops import OPS
 from sdc.targets.cpu.kernels.attention import AttentionSpec, spike_attention
-from sdc.targets.cpu.kernels.cache import CacheLayout
 from sdc.targets.cpu.kernels.encode import Stream
 from sdc.targets.cpu.kernels.heads import HeadSpec, HeadsSpec, Rotary, encode_heads
 from sdc.targets.cpu.kernels.rows import Encoder, limits
+from sdc.targets.cpu.layout import CacheLayout
 
 ATTENTION = OPS["spike_attention"].reference
 ENCODE = OPS["spike_encode"].reference

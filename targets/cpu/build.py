@@ -1,0 +1,52 @@
+"""Builds fat artefacts: the same program for several instruction sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from sdc.ir.model import Model
+from sdc.targets.base import BuildResult, Progress
+from sdc.targets.cpu.isa import Isa
+from sdc.targets.cpu.lower.lowering import Lowering
+from sdc.targets.cpu.region import Region, add_regions
+from sdc.targets.fused.describe import signature_of
+from sdc.targets.fused.library import cached_objects
+from sdc.targets.fused.packed import PackedWeights
+from sdc.targets.fused.program import CHUNK, Lowered, compile_module, lower_model
+from sdc.targets.weights import write_weights
+
+__all__ = ["build_program"]
+
+_WEIGHTS = "weights.safetensors"
+
+# It shrinks buffers to what blocks touch. Our kernels have no blocks, and its analysis of a region of some
+# hundred steps takes as long as all else together.
+_SKIPPED = ("s_tir.CompactBufferAllocation",)
+
+
+def build_program(model: Model, levels: Sequence[Isa], out: Path, progress: Progress) -> BuildResult:
+    """Writes ``LEVEL.N.o`` per level and ``weights.safetensors``; see :class:`sdc.targets.base.Target`."""
+    files: list[Path] = []
+    objects: dict[str, list[str]] = {}
+    for number, isa in enumerate(levels):
+        progress("compile", number, len(levels))
+        lowered, regions = _lower(model, isa)
+        make = partial(compile_module, lowered.module, isa.target(), isa.name, skip=_SKIPPED)
+        paths = cached_objects(lowered.module, str(isa), out, isa.name, make)
+        files += paths
+        objects[isa.name] = [p.name for p in paths]
+    progress("compile", len(levels), len(levels))
+    write_weights(out / _WEIGHTS, lowered.weights.params, progress)
+    sizes = {name: (region.arena, region.area) for name, region in regions.items()}
+    signature = replace(signature_of(model, lowered, CHUNK), regions=sizes)
+    manifest = {"objects": objects, "weights": _WEIGHTS, "signature": signature.to_json()}
+    return BuildResult((*files, out / _WEIGHTS), manifest)
+
+
+def _lower(model: Model, isa: Isa) -> tuple[Lowered, dict[str, Region]]:
+    """The program for one level, and its regions."""
+    lowering = Lowering(isa, PackedWeights(model.params))
+    return add_regions(lower_model(model, lowering), lowering, min(CHUNK, model.info.max_seq))
