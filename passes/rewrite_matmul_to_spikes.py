@@ -25,7 +25,7 @@ from sdc.ir.ops import (
 from sdc.passes.base import PassContext
 from sdc.passes.graph import Graph, op_name
 from sdc.passes.quantise_weights import integer_params
-from sdc.passes.quantisers.rtn import largest_integer
+from sdc.passes.quantisers.rtn import integer_range
 from sdc.passes.rewriter import Rewriter, rewrite
 
 __all__ = ["RewriteMatmulToSpikes"]
@@ -205,7 +205,7 @@ class _Rewrite:
 
 
 def _prove_exact(name: str, encoding: Encoding, group: int) -> None:
-    bound = encoding.levels * largest_integer(encoding.weight_bits) * group
+    bound = encoding.levels * -integer_range(encoding.weight_bits)[0] * group
     if bound >= 2**31:
         raise NumericsError(
             name, f"sums of up to {bound} do not fit an int32 accumulator; use smaller groups or fewer levels"

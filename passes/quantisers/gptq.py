@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import lapack
 
-from sdc.passes.quantisers.rtn import largest_integer
+from sdc.passes.quantisers.rtn import fit_scales, rounded
 
 __all__ = ["Moments", "align_to_spikes", "inverse_factor", "quantise_gptq"]
 
-SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 DAMP = 0.05  # of the mean diagonal; GPTQ (arXiv 2210.17323, section 3.3) has 0.01, on 60 times as many tokens
 BLOCK = 64  # columns whose updates of the rest are applied together; GPTQ, section 3.3, step 2
 ROWS = 4096  # rows worked on together: their block stays in the cache
@@ -84,7 +83,7 @@ def quantise_gptq(
 
     Columns are rounded one after another; the error of each is spread over those not yet rounded, by the
     inverse Hessian. A scale is fitted when its group's turn comes, on the weights as they are by then:
-    the shrink of max|w| / top with the least squared error, columns weighted by the energy of their inputs.
+    the one with the least squared error (:func:`fit_scales`), columns weighted by the energy of their inputs.
 
     Args:
         weight: [N, K] float32.
@@ -108,7 +107,7 @@ def quantise_gptq(
     for start in range(0, len(weight), ROWS):
         rows = slice(start, start + ROWS)
         columns = np.array(weight[rows, turn].T, np.float32, order="C")
-        found, fitted = _round_columns(columns, factor, pull, largest_integer(bits), group, bits < 8)
+        found, fitted = _round_columns(columns, factor, pull, bits, group)
         integers[rows, turn] = found.T
         scales[rows, turn[::group] // group] = fitted.T
     return integers, scales
@@ -124,41 +123,22 @@ def _turns(energy: NDArray, group: int) -> NDArray:
 
 
 def _round_columns(
-    columns: NDArray, factor: NDArray, pull: NDArray, top: int, group: int, search: bool
+    columns: NDArray, factor: NDArray, pull: NDArray, bits: int, group: int
 ) -> tuple[NDArray, NDArray]:
     """Integers [K, N] int8 and scales [K / group, N] of ``columns`` [K, N] float32, which is used up."""
     width, rows = columns.shape
     integers = np.empty((width, rows), np.int8)
     scales = np.empty((width // group, rows), np.float32)
-    largest = np.float32(top)
     error = np.empty((min(BLOCK, width), rows), np.float32)
     for start in range(0, width, BLOCK):
         stop = min(start + BLOCK, width)
         for k in range(start, stop):
             if k % group == 0:
-                scale = _fit(columns[k : k + group], pull[k : k + group], largest, search)
+                scale = fit_scales(columns[k : k + group], pull[k : k + group], bits)
                 scales[k // group] = scale
-                divisor = np.where(scale > 0, scale, np.float32(1))
-            rounded = np.clip(np.rint(columns[k] / divisor), -largest, largest)
-            integers[k] = rounded
-            error[k - start] = (columns[k] - rounded * scale) / factor[k, k]
+            nearest = rounded(columns[k], scale, bits)
+            integers[k] = nearest
+            error[k - start] = (columns[k] - nearest * scale) / factor[k, k]
             columns[k + 1 : stop] -= factor[k, k + 1 : stop, None] * error[k - start]
         columns[stop:] -= factor[start:stop, stop:].T @ error[: stop - start]
     return integers, scales
-
-
-def _fit(columns: NDArray, pull: NDArray, top: np.float32, search: bool) -> NDArray:
-    """The scale of each row [N] for columns [group, N], by squared error weighted with ``pull`` [group]."""
-    peak = np.abs(columns).max(0)
-    if not search:
-        best: NDArray = peak / top
-        return best
-    best, least = np.zeros_like(peak), np.full_like(peak, np.inf)
-    for shrink in SHRINK:
-        scale = peak * np.float32(shrink) / top
-        safe = np.where(scale > 0, scale, np.float32(1))
-        gap = np.clip(np.rint(columns / safe), -top, top) * scale - columns
-        loss = pull @ np.square(gap)
-        better = loss < least
-        best, least = np.where(better, scale, best), np.where(better, loss, least)
-    return best

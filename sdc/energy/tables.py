@@ -74,7 +74,8 @@ HOROWITZ_45NM = EnergyTable(
 
 JOUPPI_7NM = EnergyTable(
     name="jouppi-7nm",
-    source="N. P. Jouppi et al., Ten lessons from three generations shaped Google's TPUv4i, ISCA 2021",
+    source="N. P. Jouppi et al., Ten lessons from three generations shaped Google's TPUv4i, ISCA 2021, "
+    "picojoules per operation, p. 3",
     add={"int4": 0.0035, "int8": 0.007, "int16": 0.014, "int32": 0.03, "fp16": 0.16, "fp32": 0.38},
     multiply={"int4": 0.0175, "int8": 0.07, "int32": 1.48, "fp16": 0.34, "fp32": 1.31},
     local_word=7.5,

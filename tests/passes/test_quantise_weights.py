@@ -24,6 +24,7 @@ from sdc.passes.graph import Graph
 from sdc.passes.pipeline import compile_passes, run_passes
 from sdc.passes.quantise_weights import Quantised, QuantiseWeights, integer_params
 from sdc.passes.quantisers import quantise_rtn
+from sdc.passes.quantisers.rtn import integer_range
 
 rng = np.random.default_rng(0)
 
@@ -36,13 +37,14 @@ rng = np.random.default_rng(0)
 )
 def test_integers_times_scales_are_near_the_weight(weight, bits, group) -> None:
     integers, scale = quantise_rtn(weight, bits, group)
-    top = 2 ** (bits - 1) - 1
+    low, top = integer_range(bits)
     assert integers.dtype == np.int8
-    assert np.abs(integers.astype(int)).max(initial=0) <= top
+    assert low <= integers.min()
+    assert integers.max() <= top
     width = 8 // scale.shape[1]
     error = np.abs(integers * np.repeat(scale, width, 1) - weight)
     peak = np.abs(weight).reshape(3, -1, width).max(-1).repeat(width, 1)
-    assert (error <= 0.5 * peak / top + 0.26 * peak + 1e-5).all()
+    assert (error <= 0.5 * peak / top + 0.36 * peak + 1e-5).all()
 
 
 def test_the_module_stays_float_and_its_weights_lie_on_the_grid() -> None:
@@ -58,7 +60,7 @@ def test_the_module_stays_float_and_its_weights_lie_on_the_grid() -> None:
         integers, scale = integer_params(param, each.name)
         wide = np.repeat(scale.value(), param.shape[1] // scale.shape[1], 1)
         np.testing.assert_array_equal(integers.value() * wide, param.value())
-        assert np.abs(integers.value()).max() <= 7
+        assert -8 <= integers.value().min() <= integers.value().max() <= 7
 
 
 def test_integers_and_scales_come_from_one_computation() -> None:
