@@ -31,7 +31,7 @@ __all__ = [
 
 CLIP_RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)
 DEAD_ZONES = (0.0, 0.6, 0.75)  # |x| below half a threshold rounds to 0 without one
-ROWS = 192  # sample tokens an operation
+ROWS = 512  # sample tokens an operation; of 192, the choice fits the sample and not the text
 OUTPUTS = 1024  # sample outputs an operation: enough to weigh the channels of a wide head
 
 

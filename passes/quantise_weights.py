@@ -13,7 +13,7 @@ from sdc.errors import PassError, PostconditionError
 from sdc.ir.model import Encoding, Model
 from sdc.ir.params import FunctionSource, Param, array_param
 from sdc.passes.base import PassContext
-from sdc.passes.calibrate import ROWS, fit_thresholds, sampled_outputs
+from sdc.passes.calibrate import fit_thresholds, sampled_outputs
 from sdc.passes.graph import Graph
 from sdc.passes.layerwise import LayerInputs, QuantisedLayer, sweep
 from sdc.passes.quantisers import (
@@ -30,6 +30,7 @@ from sdc.passes.weights import WeightEdits
 
 __all__ = ["QuantiseWeights", "Quantised", "Stored", "integer_params", "quantised_step"]
 
+ROWS = 192  # sample tokens an operation, for its thresholds
 RIDGE = 0.05  # pull towards the given weight while compensating, a share of the mean squared input
 
 
