@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sdc.targets.neuro.isa.program import Program
+from sdc.targets.neuro.isa.program import CoreProgram, Program
 from sdc.targets.neuro.isa.table import WORD_BYTES
 from sdc.targets.neuro.machine import Grid, Machine
 from sdc.targets.neuro.place import Placement
@@ -14,7 +14,7 @@ from sdc.targets.neuro.place import Placement
 __all__ = ["summarise"]
 
 
-def summarise(program: Program, machine: Machine, placement: Placement) -> dict[str, Any]:
+def summarise(program: Program, machine: Machine, placement: Placement | None) -> dict[str, Any]:
     """Cores, chips, memory, routes and the placement's quality: JSON values."""
     cores = program.cores
     numbers = np.array([core.core for core in cores])
@@ -38,6 +38,21 @@ def summarise(program: Program, machine: Machine, placement: Placement) -> dict[
         "neuron_bytes_per_core_available": machine.core.neuron_memory_bytes,
         "routes": len(targets),
         "mean_fan_out": sum(targets) / max(1, len(targets)),
+        "streamed_bytes_per_token": sum(_streamed(core) for core in cores),
+        **_quality(placement),
+    }
+
+
+def _streamed(core: CoreProgram) -> int:
+    """Bytes that a core's program loads from external memory for every token."""
+    return sum(i.operands[2] for i in core.code if i.name == "stream" and isinstance(i.operands[2], int))
+
+
+def _quality(placement: Placement | None) -> dict[str, float]:
+    """Of the placement; of none where weights are streamed, whose cores are dealt out by duty."""
+    if placement is None:
+        return {}
+    return {
         "estimated_spike_hops_per_token": float(placement.spike_hops),
         "lower_bound_of_spike_hops_per_token": float(placement.bound),
     }

@@ -13,6 +13,7 @@ from sdc.ir.model import Model
 from sdc.targets.base import BuildResult, Progress, Runner, StatelessRunner
 from sdc.targets.neuro.codegen.mapped import MappedPlacement
 from sdc.targets.neuro.codegen.module import Compiled, compile_module
+from sdc.targets.neuro.codegen.streamed import StreamedPlacement
 from sdc.targets.neuro.dump import write_dump
 from sdc.targets.neuro.isa.api import load_program, save_program
 from sdc.targets.neuro.isa.program import Program
@@ -55,9 +56,10 @@ class NeuroTarget:
         machine = load_machine(config.machine or DEFAULT_MACHINE)
         progress("mapping", 0, 3)
         part = partition(graph_from_model(model), machine)
-        placed = place(part, machine, config.seed)
+        placed = None if part.streamed else place(part, machine, config.seed)
         progress("generating core programs", 1, 3)
-        compiled = compile_module(model, MappedPlacement(part, placed.core, machine), machine.name)
+        where = MappedPlacement(part, placed.core, machine) if placed else StreamedPlacement(part, machine)
+        compiled = compile_module(model, where, machine.name)
         check_fit(compiled, machine)
         if config.verify:
             verify_compiled(compiled, machine)
@@ -115,7 +117,8 @@ def check_fit(compiled: Compiled, machine: Machine) -> None:
     outside = machine.external_memory.capacity_bytes_per_chip * machine.board.chips
     if len(compiled.external) > outside:
         raise TargetError(
-            f"{machine.name}: tables need {len(compiled.external)} bytes of external memory, it has {outside}"
+            f"{machine.name}: tables and streamed weights need {len(compiled.external):,} bytes of external "
+            f"memory, it has {outside:,}"
         )
 
 

@@ -112,6 +112,25 @@ class CoreBuilder:
 
 
 @dataclass
+class External:
+    """Memory beside the chips, growing."""
+
+    parts: list[NDArray] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, data: NDArray) -> int:
+        """The address of a copy of some bytes; word-aligned."""
+        start, flat = self.size, np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        self.parts += [flat, np.zeros(-len(flat) % ALIGNMENT, np.uint8)]
+        self.size += len(flat) + -len(flat) % ALIGNMENT
+        return start
+
+    def contents(self) -> NDArray:
+        """All bytes, uint8."""
+        return np.concatenate([np.zeros(0, np.uint8), *self.parts])
+
+
+@dataclass
 class ProgramBuilder:
     """All cores. Every core's program is one endless loop, one turn per token."""
 
@@ -119,6 +138,10 @@ class ProgramBuilder:
     cores: dict[int, CoreBuilder] = field(default_factory=dict)
     tags: dict[int, int] = field(default_factory=dict)  # by receiver: how many are used
     shared: int = TAGS  # tags from here on are the same for all receivers
+    external: External = field(default_factory=External)
+    streamed: dict[int, list[tuple[int, int]]] = field(
+        default_factory=dict
+    )  # core: (address, bytes) of pieces
 
     def core(self, number: int, name: str = "") -> CoreBuilder:
         """A core's builder, opened with the head of its token loop where it is new."""
@@ -143,6 +166,24 @@ class ProgramBuilder:
         self._checked(max(self.tags.values(), default=0) - 1)
         return self.shared
 
+    def stream(self, core: CoreBuilder, data: NDArray) -> Ref:
+        """Bytes that lie at the beginning of a core's synapse memory from the next instruction on.
+
+        A core's first piece is there when the program starts. Each further one is loaded over the one before,
+        and the first again at the end of the token's turn.
+        """
+        flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        pieces = self.streamed.setdefault(core.core, [])
+        if not pieces:
+            if core.bytes_used:
+                raise TargetError(f"core {core.core} ({core.name}) holds more than streamed weights")
+            core.segments.append(Segment("s", 0, flat.tobytes()))
+        pieces.append((self.external.add(flat), len(flat)))
+        core.bytes_used = max(core.bytes_used, -(-len(flat) // ALIGNMENT) * ALIGNMENT)
+        if len(pieces) > 1:
+            core.emit("stream", Ref(0), *pieces[-1])
+        return Ref(0)
+
     def _checked(self, tag: int) -> int:
         if tag >= self.shared:
             raise TargetError(f"a core of the program receives more than {TAGS} kinds of messages")
@@ -151,6 +192,10 @@ class ProgramBuilder:
     def build(self) -> Program:
         """Closes the token loops."""
         for core in self.cores.values():
+            pieces = self.streamed.get(core.core, ())
+            if len(pieces) > 1:
+                core.note("weights of the next token's first layer")
+                core.emit("stream", Ref(0), *pieces[0])
             core.emit("next")
             core.emit("jump", core.labels["token"])
         return Program(tuple(self.cores[number].build() for number in sorted(self.cores)), self.machine)

@@ -74,7 +74,7 @@ def _take(at: VectorCores, args: Args, attrs: Attrs, shape: Shape) -> Value:
     if not isinstance(table, Weight) or size != 1 or attrs.get("axis") not in (0, None):
         raise at.error("only rows of a weight table can be looked up, one per token")
     rows, width = table.shape
-    if 4 * rows * width > RESIDENT_BYTES:
+    if 4 * rows * width > min(RESIDENT_BYTES, at.placement.synapse_bytes):
         return at.look_up(table, index, shape)
     row, out = at.array(index), at.new(shape)
     at.core.emit("gather", out.ref, at.table(table), row.ref, width, rows)
@@ -208,7 +208,8 @@ def emit_readout(at: VectorCores, args: Args, sink: int) -> Result:
         at.placement.stored_bits(pending.bits),
     )
     source = at.program.cores[counts.core]
-    return emit_linear(at.program, source, spikes, layer, at.placement.tiles(layer), sink)
+    tiles, streamed = at.placement.tiles(layer), at.placement.streamed
+    return emit_linear(at.program, source, spikes, layer, tiles, sink, streamed)
 
 
 def _kv_append(at: VectorCores, args: Args, attrs: Attrs, shape: Shape) -> Value:

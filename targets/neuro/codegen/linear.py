@@ -105,11 +105,16 @@ def emit_linear(
     layer: SynapticLayer,
     tiles: Sequence[Tile],
     sink: int,
+    streamed: bool = False,
 ) -> Result:
     """Emits a layer on the core that holds its spikes and on its tiles' cores; the results go to ``sink``.
 
     Tiles of the same rows are a chain, channels ascending: each adds its groups to the sums of the one
     before it, so that float32 rounding is that of ``sdc.readout``, whatever the partition.
+
+    Args:
+        streamed: Whether the tiles' weights, scales and biases take turns with those of other layers in the
+            memory of their cores.
 
     Raises:
         TargetError: The tiles do not cover the matrix, cut through a group, or are too many rows to count.
@@ -129,8 +134,10 @@ def emit_linear(
         arrived: int | None = None
         for tile, following in zip(chain, [*(t.core for t in chain[1:]), sink], strict=True):
             tag = result if tile is chain[-1] else program.tag(following)
-            core = program.core(tile.core, f"{layer.name} rows {tile.start}..{tile.stop - 1}")
-            _emit_tile(core, spikes, layer, tile, (trains, thetas, arrived, tag), following)
+            name = "weights" if streamed else f"{layer.name} rows {tile.start}..{tile.stop - 1}"
+            core = program.core(tile.core, name)
+            own = (_stream if streamed else _keep)(program, core, layer, tile)
+            _emit_tile(core, spikes, layer, own, (trains, thetas, arrived, tag), following)
             arrived = tag
     return Result(result, rows, len(chains))
 
@@ -198,25 +205,86 @@ def _thetas(spikes: Spikes, first: int, last: int) -> tuple[int, int]:
     return low, -(-last // spikes.group) - low
 
 
+@dataclass(frozen=True)
+class _Held:
+    """A tile in its core's memories.
+
+    Attributes:
+        synapses: Rows of weights, ``stride`` bytes each.
+        scale: float32 words [scales of the tile, rows].
+        bias: float32 words [rows]; None where there is none, or another tile of the chain adds it.
+        release: Words to be given back afterwards.
+    """
+
+    tile: Tile
+    synapses: Ref
+    stride: int
+    scale: Ref
+    bias: Ref | None
+    release: int = 0
+
+
+def _parts(layer: SynapticLayer, tile: Tile) -> tuple[NDArray, NDArray, NDArray | None]:
+    """Packed weights, scales [scales, rows] and bias [rows] of a tile."""
+    packed = pack_rows(layer.weight[tile.start : tile.stop, tile.first : tile.last].T, layer.weight_bits)
+    which = _scales(layer, tile)
+    scale = layer.scale[tile.start : tile.stop, which[0] : which[-1] + 1].T.astype(np.float32)
+    biased = layer.bias is not None and tile.last == layer.weight.shape[1]
+    bias = (
+        layer.bias[tile.start : tile.stop].astype(np.float32) if biased and layer.bias is not None else None
+    )
+    return packed, scale, bias
+
+
+def _scales(layer: SynapticLayer, tile: Tile) -> list[int]:
+    """The column of scales of each of the tile's groups."""
+    total = layer.weight.shape[1] // layer.group
+    return [
+        g * layer.scale.shape[1] // total for g in range(tile.first // layer.group, tile.last // layer.group)
+    ]
+
+
+def _keep(program: ProgramBuilder, core: CoreBuilder, layer: SynapticLayer, tile: Tile) -> _Held:
+    """The tile stays in its core."""
+    packed, scale, bias = _parts(layer, tile)
+    synapses = core.constant(packed, "s")
+    kept = None if bias is None else core.constant(bias)
+    return _Held(tile, synapses, packed.shape[1], core.constant(scale), kept)
+
+
+def _stream(program: ProgramBuilder, core: CoreBuilder, layer: SynapticLayer, tile: Tile) -> _Held:
+    """The tile takes turns with others: weights, then scales, then bias, from external memory."""
+    packed, scale, bias = _parts(layer, tile)
+    words = scale.size + (0 if bias is None else bias.size)
+    padding = np.zeros(-packed.size % 4, np.uint8)
+    floats = [
+        part.reshape(-1).view(np.uint8) for part in (np.ascontiguousarray(scale), bias) if part is not None
+    ]
+    core.note(f"{layer.name} rows {tile.start}..{tile.stop - 1}: weights")
+    at = program.stream(core, np.concatenate([packed.reshape(-1), padding, *floats]))
+    held = core.words(words)
+    core.emit("ldw", held, Ref(at.address + packed.size + len(padding)), words)
+    own = None if bias is None else Ref(held.address + scale.size)
+    return _Held(tile, at, packed.shape[1], held, own, words)
+
+
 def _emit_tile(
     core: CoreBuilder,
     spikes: Spikes,
     layer: SynapticLayer,
-    tile: Tile,
+    held: _Held,
     tags: tuple[int, int, int | None, int],
     following: int,
 ) -> None:
-    trains, thetas, partial, result = tags
+    (trains, thetas, partial, result), tile = tags, held.tile
     rows, groups = tile.stop - tile.start, (tile.last - tile.first) // layer.group
-    packed = pack_rows(layer.weight[tile.start : tile.stop, tile.first : tile.last].T, layer.weight_bits)
-    synapses = core.constant(packed, "s")
     acc, y = core.words(groups * rows), core.words(rows)
     count = _thetas(spikes, tile.first, tile.last)[1]
     theta = core.words(count)
     bits = str(layer.weight_bits)
     core.describe(accumulators=acc, results=y, thresholds=theta)
     core.note(f"{layer.name} rows {tile.start}..{tile.stop - 1}, channels {tile.first}..{tile.last - 1}")
-    core.emit("slot", 0, synapses, packed.shape[1], rows, layer.group, bits, acc)
+    core.emit("slot", 0, held.synapses, held.stride, rows, layer.group, bits, acc)
     core.emit("fill", acc, 0.0, groups * rows)
     core.emit("loop", spikes.steps)
     core.emit("accum", trains, 0, spikes.coding, 1)
@@ -226,26 +294,25 @@ def _emit_tile(
         core.emit("fill", y, 0.0, rows)
     else:
         core.emit("recvw", y, rows, partial, 1)
-    _emit_readout(core, spikes, layer, tile, (acc, y, theta))
-    if layer.bias is not None and tile.last == layer.weight.shape[1]:
-        bias = core.constant(layer.bias[tile.start : tile.stop].astype(np.float32))
-        core.emit("vadd", y, y, bias, rows)
+    _emit_readout(core, spikes, layer, held, (acc, y, theta))
+    if held.bias is not None:
+        core.emit("vadd", y, y, held.bias, rows)
     last = tile.last == layer.weight.shape[1]
     core.emit("sendw", y, rows, core.route(result, following), tile.start if last else 0)
+    if held.release:
+        for place, size in ((held.scale, held.release), (acc, groups * rows), (y, rows), (theta, count)):
+            core.release(place.address, size)
 
 
 def _emit_readout(
-    core: CoreBuilder, spikes: Spikes, layer: SynapticLayer, tile: Tile, places: tuple[Ref, Ref, Ref]
+    core: CoreBuilder, spikes: Spikes, layer: SynapticLayer, held: _Held, places: tuple[Ref, Ref, Ref]
 ) -> None:
     """The tile's groups, ascending; a hardware loop where thresholds and scales advance by group or never."""
-    acc, y, theta = places
-    rows, total = tile.stop - tile.start, layer.weight.shape[1] // layer.group
+    (acc, y, theta), scale, tile = places, held.scale, held.tile
+    rows = tile.stop - tile.start
     first, groups = tile.first // layer.group, (tile.last - tile.first) // layer.group
-    scales = layer.scale.shape[1]
     which_theta = [g * layer.group // spikes.group for g in range(first, first + groups)]
-    which_scale = [g * scales // total for g in range(first, first + groups)]
-    own = layer.scale[tile.start : tile.stop, which_scale[0] : which_scale[-1] + 1]
-    scale = core.constant(own.T.astype(np.float32))
+    which_scale = _scales(layer, tile)
     if groups > 1 and _even(which_theta) and _even(which_scale):
         steps = (rows, which_theta[1] - which_theta[0], rows * (which_scale[1] - which_scale[0]))
         for register in (1, 2, 3):

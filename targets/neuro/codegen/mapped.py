@@ -22,18 +22,14 @@ class MappedPlacement:
     does not know (tables, parts of a cache, more KV heads than tiles) are free ones near their users.
 
     Args:
-        partition: A resident partition (one tile per core), of the module's own spike graph.
+        partition: A resident partition (one tile per core), of the module's own spike graph; for others see
+            :class:`sdc.targets.neuro.codegen.streamed.StreamedPlacement`.
         core: [T] core of each tile.
-
-    Raises:
-        TargetError: The partition streams its weights.
     """
 
     def __init__(self, partition: Partition, core: NDArray[np.int64], machine: Machine) -> None:
-        if partition.streamed:
-            raise TargetError(_too_large(partition, machine))
         self.synapse_bytes = machine.core.synapse_memory_bytes
-        self.external = machine.external_memory is not None
+        self.external, self.streamed = machine.external_memory is not None, False
         self._partition, self._core, self._machine = partition, core, machine
         self._grid = Grid.of(machine)
         self._free = np.ones(machine.board.cores, np.bool_)
@@ -97,16 +93,3 @@ class MappedPlacement:
         if found is None or not len(found):
             raise TargetError(f"the mapping knows no operation {name}")
         return found
-
-
-def _too_large(partition: Partition, machine: Machine) -> str:
-    """What is needed and what is there, in words."""
-    board, weights = machine.board, int(partition.tiles.synapse_bytes.sum())
-    room = board.cores * machine.core.synapse_memory_bytes
-    return (
-        f"{machine.name}: weights and caches need {weights:,} bytes of synapse memory in "
-        f"{len(partition.tiles):,} pieces, {room:,} are available ({board.cores:,} cores of "
-        f"{machine.core.synapse_memory_bytes:,}), so the cores would have to be filled "
-        f"{partition.waves} times for every token. Programs are generated for models whose weights all stay "
-        "in the cores: choose a larger board, narrower weights or a smaller --max-seq"
-    )

@@ -131,10 +131,12 @@ class Placement(Protocol):
     Attributes:
         synapse_bytes: Weights or cache that one core holds.
         external: Whether cores can read memory outside; else the host sends what lies there.
+        streamed: Whether weights are loaded from there for every token.
     """
 
     synapse_bytes: int
     external: bool
+    streamed: bool
 
     def vector(self, layer: str) -> int:
         """The core that computes and encodes the input of a linear layer; of the outputs where ""."""
@@ -166,7 +168,7 @@ class PlainPlacement:
     """
 
     def __init__(self, synapse_bytes: int, external: bool = True) -> None:
-        self.synapse_bytes, self.external = synapse_bytes, external
+        self.synapse_bytes, self.external, self.streamed = synapse_bytes, external, False
         self._next = 0
 
     def vector(self, layer: str) -> int:

@@ -46,7 +46,7 @@ class VectorCores:
         self.probes: list[Probe] = []
         self._core: CoreBuilder | None = None
         self._constants: dict[Any, Array] = {}
-        self._external: dict[str, NDArray] = {}
+        self._external: dict[str, int] = {}
         self._tables: dict[tuple[int, str], Ref] = {}
         self._arrived: dict[str, Array] = {}
         self._rows: dict[str, _TableCores] = {}
@@ -73,7 +73,7 @@ class VectorCores:
         """Emits what could not be emitted before; contents of the external memory, uint8."""
         for table in self._rows.values():
             table.emit()
-        return np.concatenate(list(self._external.values())) if self._external else np.zeros(0, np.uint8)
+        return self.program.external.contents()
 
     def error(self, message: str) -> TargetError:
         """An error that names the operation in work."""
@@ -189,9 +189,8 @@ class VectorCores:
     def _outside(self, value: Weight) -> int:
         """The address of a float32 table in external memory."""
         if value.name not in self._external:
-            self._external[value.name] = self.weight(value).astype(np.float32).reshape(-1).view(np.uint8)
-        names = list(self._external)
-        return sum(len(self._external[name]) for name in names[: names.index(value.name)])
+            self._external[value.name] = self.program.external.add(self.weight(value).astype(np.float32))
+        return self._external[value.name]
 
     def table(self, value: Weight) -> Ref:
         """The address of a float32 table in the core's synapse memory, once."""

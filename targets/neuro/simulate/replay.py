@@ -81,7 +81,7 @@ class Replay:
         link_packets: [4, height, width] packets over each link.
         token_ends: [tokens] when the host had taken each token's outputs.
         bound_ns: No timing of this program on these cores can be shorter: the longest chain of dependent
-            actions without any contention, or the busiest core or link.
+            actions without any contention, or the busiest core, link or external memory.
     """
 
     machine: Machine
@@ -122,7 +122,8 @@ def replay(recording: Recording, machine: Machine) -> Replay:
     _check(recording, run)
     result = run.result(0.0)
     busiest = max(result.core_busy().values(), default=0.0)
-    bound = max(free.result(0.0).makespan_ns, busiest, float(result.link_busy.max(initial=0.0)))
+    memory = max(run.memory_busy.values(), default=0.0)
+    bound = max(free.result(0.0).makespan_ns, busiest, float(result.link_busy.max(initial=0.0)), memory)
     return run.result(bound)
 
 
@@ -186,6 +187,8 @@ class _Simulation:
         self.link_busy = np.zeros(network.links)
         self.link_packets = np.zeros(network.links)
         self.port_free: dict[int, float] = {}
+        self.memory_free: dict[int, float] = {}
+        self.memory_busy: dict[int, float] = {}
         self.queue: list[tuple[float, int, str, int, object]] = []
         self.number = 0
         self.spans: list[Span] = []
@@ -249,8 +252,19 @@ class _Simulation:
             return
         core.busy = True
         duration = 0.0 if core.number == HOST else cycles(action, self.machine) * self.cycle
-        duration += self.network.external_ns(action.work.external)
+        duration += self._external(core.number, action.work.external, now)
         self._push(now + duration, "done", core.number, now)
+
+    def _external(self, core: int, size: int, now: float) -> float:
+        """Time until bytes of the memory beside the chip are there: its cores wait for each other."""
+        latency, transfer = self.network.external_ns(size)
+        if not transfer:
+            return 0.0
+        chip = self.network.chip(core)
+        begin = max(now, self.memory_free.get(chip, 0.0)) if self.contention else now
+        self.memory_free[chip] = begin + transfer
+        self.memory_busy[chip] = self.memory_busy.get(chip, 0.0) + transfer
+        return begin - now + latency + transfer
 
     def _on_done(self, core: _Core, now: float, began: object) -> None:
         action = core.actions[core.next]

@@ -84,12 +84,19 @@ class Network:
             return Tree(HOST, action.port, (action.sources,), (0.0,), np.empty(0, np.int64), 0, False)
         return self.trees[core, action.port]
 
-    def external_ns(self, size: int) -> float:
-        """Time to read from external memory, or from the host where the chips have none (not counted)."""
+    def external_ns(self, size: int) -> tuple[float, float]:
+        """Latency of external memory, and time on its bus for some bytes.
+
+        Zero where the chips have none: the host's time is not counted.
+        """
         memory = self.machine.external_memory
         if not size or memory is None:
-            return 0.0
-        return memory.latency_ns + size / memory.bandwidth_gb_per_s_per_chip
+            return 0.0, 0.0
+        return memory.latency_ns, size / memory.bandwidth_gb_per_s_per_chip
+
+    def chip(self, core: int) -> int:
+        """The chip of a core."""
+        return int(self.grid.chip(np.array([core]))[0])
 
 
 def network_of(program: Program, machine: Machine) -> Network:
