@@ -1,10 +1,11 @@
 """What spikes cost on every shipped machine: sparse against dense; bitwise, ternary and binary trains.
 
-    python benchmarks/neuro_codings.py SMOLLM2.sdc [--windows 4] [--window 256] [-o docs/neuro-results.md]
+    python benchmarks/neuro_codings.py SMOLLM2.sdc [--windows 2] [--window 1023] [-o docs/neuro-results.md]
 
 SMOLLM2.sdc is SmolLM2 compiled for the CPU; it runs a text to measure how often each layer fires. Counts do
-not depend on coding or target, so its spikes are those of the neuromorphic program. Times and energies are
-simulated on the machine descriptions. Prints Markdown, or writes it.
+not depend on coding or target, so its spikes are those of the neuromorphic program. A query of a window of
+1023 tokens meets 512 keys on average, the context that is simulated. Times and energies are simulated on the
+machine descriptions. Prints Markdown, or writes it.
 """
 
 from __future__ import annotations
@@ -38,15 +39,16 @@ def main() -> None:
     """Measures, simulates, prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("program", type=Path, help="SmolLM2 compiled for the CPU")
-    parser.add_argument("--windows", type=int, default=4)
-    parser.add_argument("--window", type=int, default=256)
+    parser.add_argument("--windows", type=int, default=2)
+    parser.add_argument("--window", type=int, default=1023)
     parser.add_argument("--tokens", type=int, default=8, help="tokens of a stream")
     parser.add_argument("-o", "--out", type=Path, help="file to write instead of printing")
     options = parser.parse_args()
     program = sdc.load(options.program)
     firing = measure(program, options.windows, options.window)
     config = program.manifest["config"]
-    statistics = {c: of_firing(firing, config, c) for c in CODINGS}
+    heads = next(op["heads"] for op in program.manifest["ops"] if op["kind"] == "attention")
+    statistics = {c: of_firing(firing, config, heads, c) for c in CODINGS}
     pages = [INTRODUCTION, spikes_table(statistics, config, firing.tokens)]
     pages += ["## SmolLM2-135M: event-driven against dense, coding against coding\n", CODINGS_TEXT]
     machines = [load_machine(name) for name in shipped_machines()]
@@ -72,9 +74,17 @@ def measure(program: sdc.Program, windows: int, window: int) -> Firing:
     return total
 
 
-def of_firing(firing: Firing, config: dict[str, Any], coding: Coding) -> SpikeStatistics:
+def of_firing(firing: Firing, config: dict[str, Any], heads: int, coding: Coding) -> SpikeStatistics:
     """The statistics for one coding."""
-    return measured_statistics(firing.linears, firing.attentions, config["levels"], coding, config["group"])
+    return measured_statistics(
+        firing.linears,
+        firing.attentions,
+        config["levels"],
+        coding,
+        config["group"],
+        probabilities=firing.probabilities,
+        keys=round(firing.probabilities[0].neurons / (firing.tokens * heads)),
+    )
 
 
 def spikes_table(statistics: dict[Coding, SpikeStatistics], config: dict[str, Any], tokens: int) -> str:
@@ -83,7 +93,8 @@ def spikes_table(statistics: dict[Coding, SpikeStatistics], config: dict[str, An
         f"Measured on SmolLM2-135M-Instruct, {tokens} tokens of held-out text: {config['levels']} levels, "
         f"thresholds per {config['group']} channels, {config['weights']} weights, Hadamard blocks of "
         f"{config['block']}. Spikes per neuron and token, mean over the layers "
-        "(`attn:q`: queries meeting keys):\n",
+        f"(`attn:q`: queries; `attn:p`: attention probabilities, {statistics['bitwise'].measured_keys} a "
+        f"query, {statistics['bitwise'].probability_levels} levels):\n",
         "| layer | bitwise | ternary, binary |\n| --- | --- | --- |",
     ]
     for role, ternary in statistics["ternary"].by_role.items():
@@ -158,10 +169,9 @@ rows of one machine rather than machines. See [neuro.md](neuro.md) for what is c
 
 CODINGS_TEXT = """*Sparse* sends a packet and adds a row of weights only where a spike is; *dense* is the same
 machine, the same T time steps, with every neuron sending in every step. Context of 512 tokens, 8-bit weights;
-attention included, its probabilities (255 levels) by a softmax of normal scores (standard deviation 2,
-assumed). Latency is that of the first token; milliseconds and joules per token are those of a stream of
-tokens that follow each other through the layers. `time saved` and `energy saved` compare with the dense row
-of the same coding.
+attention included, with measured spikes of queries and probabilities. Latency is that of the first token;
+milliseconds and joules per token are those of a stream of tokens that follow each other through the layers.
+`time saved` and `energy saved` compare with the dense row of the same coding.
 """
 
 LARGE_TEXT = """Synthetic weights (only shapes matter), spikes per neuron as measured on SmolLM2 by role,

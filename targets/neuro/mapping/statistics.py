@@ -37,8 +37,9 @@ class SpikeStatistics:
     Attributes:
         levels, coding, group: How activations are encoded.
         by_op: Measured spikes per neuron of single operations; they go before all others.
-        by_role: The same for roles (:data:`ROLES`, ``head``, ``attn:q``) in any layer; they go before the
-            general estimate.
+        by_role: The same for roles (:data:`ROLES`, ``head``, ``attn:q``, ``attn:p``) in any layer; they go
+            before the general estimate.
+        measured_keys: Keys that a query met on average where ``attn:p`` was measured.
         query_levels, probability_levels: Levels of queries and attention probabilities.
     """
 
@@ -49,6 +50,7 @@ class SpikeStatistics:
     by_role: Mapping[str, float] = field(default_factory=dict)
     query_levels: int = 15
     probability_levels: int = 255
+    measured_keys: int = 0
 
     def spikes(self, op_name: str) -> float:
         """Spikes of one neuron of an operation for one token."""
@@ -69,12 +71,26 @@ class SpikeStatistics:
         return gaussian_spikes(self.query_levels, self.coding, head_dim)
 
     def probability_spikes(self, context: int) -> float:
-        """Spikes of one attention probability."""
-        return softmax_spikes(self.probability_levels, self.coding, context)
+        """Spikes of one attention probability among ``context`` of them.
+
+        Where measured with another number of keys, the model of a softmax says by what factor they differ.
+        """
+        modelled = softmax_spikes(self.probability_levels, self.coding, context)
+        if "attn:p" not in self.by_role:
+            return modelled
+        there = softmax_spikes(self.probability_levels, self.coding, self.measured_keys)
+        return self.by_role["attn:p"] * modelled / there
 
 
 def measured_statistics(
-    linears: Sequence[OpFiring], queries: Sequence[OpFiring], levels: int, coding: Coding, group: int
+    linears: Sequence[OpFiring],
+    queries: Sequence[OpFiring],
+    levels: int,
+    coding: Coding,
+    group: int,
+    *,
+    probabilities: Sequence[OpFiring] = (),
+    keys: int = 0,
 ) -> SpikeStatistics:
     """Statistics of a Llama-type decoder that ran.
 
@@ -84,6 +100,8 @@ def measured_statistics(
         queries: Firing of the queries of its attentions.
         levels, coding, group: How its activations were encoded; ``coding`` may be another one, since counts
             do not depend on it.
+        probabilities: Firing of the attention probabilities, if they were counted.
+        keys: How many of them a query had on average.
 
     Raises:
         ValueError: The number of linear layers is not that of such a decoder.
@@ -95,7 +113,9 @@ def measured_statistics(
     by_role = {role: float(np.mean(spikes[i : -1 : len(ROLES)])) for i, role in enumerate(ROLES)}
     by_role["head"] = spikes[-1]
     by_role["attn:q"] = float(np.mean([_per_neuron(fired, coding) for fired in queries]))
-    return SpikeStatistics(levels, coding, group, {**by_op, "head": spikes[-1]}, by_role)
+    if probabilities:
+        by_role["attn:p"] = float(np.mean([_per_neuron(fired, coding) for fired in probabilities]))
+    return SpikeStatistics(levels, coding, group, {**by_op, "head": spikes[-1]}, by_role, measured_keys=keys)
 
 
 def _per_neuron(fired: OpFiring, coding: Coding) -> float:

@@ -6,7 +6,7 @@ import pytest
 from sdc.targets.firing import OpFiring
 from sdc.targets.neuro.machine import load_machine
 from sdc.targets.neuro.mapping.llama import SHAPES, LlamaShape, llama_graph
-from sdc.targets.neuro.mapping.statistics import measured_statistics
+from sdc.targets.neuro.mapping.statistics import measured_statistics, softmax_spikes
 from sdc.targets.neuro.simulate.timing_tables import PUBLISHED, coding_table, markdown, scaling_table
 
 SMALL = LlamaShape("small", hidden=128, layers=2, heads=4, kv_heads=2, ffn=256, vocab=512)
@@ -62,5 +62,11 @@ def test_measured_firing_goes_before_the_estimate_and_serves_other_sizes() -> No
     assert bitwise.spikes("layers.7.mlp.down") == 3.0
     graph = llama_graph(SMALL, ternary)
     assert graph.op("layers.1.mlp.down.encode").spikes_per_neuron == 8.0
+    mixed = [OpFiring(neurons=200, rate_spikes=60, bit_spikes=20)] * 2
+    counted = measured_statistics(fired, queries, 15, "bitwise", 64, probabilities=mixed, keys=100)
+    assert counted.probability_spikes(100) == pytest.approx(0.1)
+    model = [softmax_spikes(255, "bitwise", keys) for keys in (100, 400)]
+    assert counted.probability_spikes(400) == pytest.approx(0.1 * model[1] / model[0])
+    assert bitwise.probability_spikes(400) == model[1]
     with pytest.raises(ValueError, match="9 linear layers and 1 attentions"):
         measured_statistics(fired, queries[:1], 15, "ternary", 64)
