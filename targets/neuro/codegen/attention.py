@@ -193,6 +193,8 @@ def _emit_keys(layer: AttentionLayer, head: _Head, part: int, place: tuple[int, 
         core.emit("accum", head.query[part], 0, coding, 1)
         core.emit("endl")
         core.emit("sendw", sums, seen, core.route(head.sums[part], head.main.core), 0)
+    core.release(row.address, width)
+    core.release(sums.address, size)
 
 
 def _emit_values(layer: AttentionLayer, head: _Head, part: int, place: tuple[int, int]) -> None:
@@ -211,6 +213,8 @@ def _emit_values(layer: AttentionLayer, head: _Head, part: int, place: tuple[int
         core.emit("accum", head.probability, 0, layer.coding, 1)
         core.emit("endl")
         core.emit("sendw", mixed, width, core.route(head.mixed, head.main.core), place[0])
+    core.release(row.address, width)
+    core.release(mixed.address, width)
 
 
 def _emit_main(layer: AttentionLayer, head: _Head, back: int, result: int) -> None:
@@ -230,19 +234,28 @@ def _emit_main(layer: AttentionLayer, head: _Head, back: int, result: int) -> No
         core.emit("vmuls", out, out, room.scalar, layer.width)
     count = layer.share * layer.width
     core.emit("sendw", room.out, count, core.route(result, back), head.number * count)
+    room.release()
 
 
 class _Room:
     """Memory of a KV head's main core; its query heads use it in turn."""
 
     def __init__(self, core: CoreBuilder, layer: AttentionLayer) -> None:
-        size = layer.max_seq
+        self.core, self.layer, size = core, layer, layer.max_seq
         self.key_thetas, self.value_thetas = core.bytes(4 * size), core.bytes(4 * size)
         self.scores, self.weights = core.words(size), core.words(size)
         self.mixed, self.out = core.words(layer.width), core.words(layer.share * layer.width)
         self.scalar, self.total = core.words(1), core.words(1)
         self.scale = core.constant(np.array([layer.scale], np.float32))
         self.cap = core.constant(np.array([layer.softcap], np.float32))
+
+    def release(self) -> None:
+        """Gives back what does not live on: another layer on this core may use it."""
+        size, width = self.layer.max_seq, self.layer.width
+        counts = (size, size, width, self.layer.share * width, 1, 1)
+        places = (self.scores, self.weights, self.mixed, self.out, self.scalar, self.total)
+        for place, count in zip(places, counts, strict=True):
+            self.core.release(place.address, count)
 
 
 def _emit_scores(core: CoreBuilder, layer: AttentionLayer, head: _Head, room: _Room) -> None:

@@ -9,7 +9,6 @@ Tiles are dealt out in turn, so that successive layers lie on different cores.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from sdc.errors import TargetError
 from sdc.targets.neuro.codegen.linear import SynapticLayer, Tile
@@ -26,15 +25,6 @@ LEAST_ROWS = 64
 """Outputs below which another core for a layer is not worth its share of the spikes."""
 SHARE = 4
 """A layer takes at most one in so many of the weight cores, where it fits: the others load meanwhile."""
-
-
-@dataclass
-class _Shared:
-    """A core that takes on pieces of state until it is full."""
-
-    core: int
-    synapse_bytes: int
-    neuron_bytes: int
 
 
 class StreamedPlacement:
@@ -54,7 +44,7 @@ class StreamedPlacement:
         self._order: Iterator[int] = iter(_compact(machine))
         self._taken = 0
         self._vectors = {layer: self._next() for layer in _stretches(partition)}
-        self._shared: dict[tuple[int, int], _Shared] = {}
+        self._shared: dict[tuple[int, int], tuple[int, int]] = {}  # duty: (core, bytes left)
         self._heads = {op.name: self._attention(op) for op in partition.ops if isinstance(op, Attention)}
         self._tables = [self._next() for _ in range(self._table_cores(partition))]
         left = machine.board.cores - self._taken
@@ -138,23 +128,19 @@ class StreamedPlacement:
         """Cores of each KV head: the one of the softmax, then parts of keys, then parts of values."""
         fitting = max(1, min(op.head_dim, self.synapse_bytes // op.max_seq))
         parts = -(-op.head_dim // fitting)
-        share = op.heads // op.kv_heads
-        main = (2 * WORD * op.max_seq, WORD * (2 * op.max_seq + (share + 2) * op.head_dim + 8))
-        part = (fitting * op.max_seq, WORD * (op.max_seq + 2 * fitting))
+        main, part = 2 * WORD * op.max_seq, fitting * op.max_seq
         return [
-            [self._room((head, role), *(part if role else main)) for role in range(1 + 2 * parts)]
+            [self._room((head, role), part if role else main) for role in range(1 + 2 * parts)]
             for head in range(op.kv_heads)
         ]
 
-    def _room(self, duty: tuple[int, int], synapse: int, neuron: int) -> int:
-        """A core of a duty with that much memory left: that of the layer before, or a new one."""
-        core, found = self._machine.core, self._shared.get(duty)
-        if found is None or found.synapse_bytes < synapse or found.neuron_bytes < neuron:
-            found = _Shared(self._next(), core.synapse_memory_bytes, core.neuron_memory_bytes)
-            self._shared[duty] = found
-        found.synapse_bytes -= synapse
-        found.neuron_bytes -= neuron
-        return found.core
+    def _room(self, duty: tuple[int, int], size: int) -> int:
+        """A core of a duty with that much synapse memory left: that of the layer before, or a new one."""
+        core, left = self._shared.get(duty, (0, 0))
+        if left < size:
+            core, left = self._next(), self.synapse_bytes
+        self._shared[duty] = core, left - size
+        return core
 
     def _table_cores(self, partition: Partition) -> int:
         """Cores for two rotary tables by position."""
