@@ -94,3 +94,13 @@ def test_logits_are_the_evaluators_bit_for_bit(pair):
         logits, *caches = evaluator.run("forward", np.array([[token]]), np.asarray(position), *caches)
         got.append(pair.neuro.decode(token).tobytes() == logits.ravel().tobytes())
     assert got == [True] * 3
+
+
+def test_streamed_weights_change_no_bit(pair, tmp_path):
+    """A chip of 256 cores, 64 MB: every token loads the weights from external memory."""
+    config = CompileConfig.of(target="neuro", machine="generic", max_seq=512, verify=True)
+    built = NeuroTarget().build(pair.model, config, tmp_path, lambda *_step: None)
+    assert built.manifest["summary"]["streamed_bytes_per_token"] > 130_000_000
+    streamed = NeuroTarget().load(tmp_path, json.loads(json.dumps(built.manifest)))
+    pair.cpu.reset()
+    np.testing.assert_array_equal(streamed.score(PROMPT[:3]), pair.cpu.score(PROMPT[:3]))
