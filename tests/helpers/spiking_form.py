@@ -33,6 +33,7 @@ class SpikeOptions:
     Attributes:
         block: Hadamard block before every linear (0: none), and before q and k per head.
         weight_group: Channels per weight scale, 0 for a whole row.
+        floor: Least threshold of a linear's inputs.
     """
 
     levels: int = 15
@@ -41,6 +42,7 @@ class SpikeOptions:
     weight_bits: int = 8
     weight_group: int = 0
     head_block: int = 0
+    floor: float = 0.0
 
 
 def spiking_form(model: Model, options: SpikeOptions) -> Model:
@@ -122,7 +124,9 @@ class _Rewrite:
             self.vars[param.name] = relax.Var(param.name, relax.TensorType(list(param.shape), param.dtype))
         return self.vars[param.name]
 
-    def encode(self, x: Any, group: int, block: int, levels: int, name: str) -> tuple[Any, Any]:
+    def encode(
+        self, x: Any, group: int, block: int, levels: int, name: str, floor: float = 0.0
+    ) -> tuple[Any, Any]:
         key = (x, group, levels)
         if key not in self.encoded:
             source = x
@@ -132,7 +136,7 @@ class _Rewrite:
                 source = self.bb.emit(
                     hadamard(x, self.weight(array_param(f"{name}.signs", signs)), block=block)
                 )
-            both = self.bb.emit(spike_encode(source, levels=levels, group=group, name=name))
+            both = self.bb.emit(spike_encode(source, levels=levels, group=group, floor=floor, name=name))
             self.encoded[key] = (self.bb.emit(both[0]), self.bb.emit(both[1]))
         return self.encoded[key]
 
@@ -141,7 +145,7 @@ class _Rewrite:
         x = self.new(call.args[0])
         width = int(shape_of(x, name)[-1])
         group = o.group or width
-        counts, theta = self.encode(x, group, o.block, o.levels, name)
+        counts, theta = self.encode(x, group, o.block, o.levels, name, o.floor)
         float_weight = self.model.params[str(call.args[1].name)]
         accumulators = min(group, o.weight_group or width)
         top = 127 if o.weight_bits == 8 else 7

@@ -304,7 +304,7 @@ class _Output(_Piece):
         channels = spec.heads * spec.value_width
         signs = declare("signs", (channels,), "float32") if spec.block else None
         if spec.encoder:
-            limits = declare("limits", (3,), "float32")
+            limits = declare("limits", (spec.encoder.numbers,), "float32")
             self.counts = declare("counts", (self.n, channels), spec.encoder.dtype)
             self.theta = declare("theta", (self.n, channels // spec.encoder.group), "float32")
         else:
@@ -329,7 +329,8 @@ class _Output(_Piece):
                 return
             if spec.block:
                 hadamard_row(row, spec.value_width, spec.block, lane)
-            self.encode(row, spec.encoder, tuple(let(load(limits, (i,))) for i in range(3)))
+            numbers = tuple(let(load(limits, (i,))) for i in range(spec.encoder.numbers))
+            self.encode(row, spec.encoder, numbers)
 
     def channel(self, r: int) -> Any:
         """The channel among all heads'."""

@@ -44,7 +44,7 @@ def _span(spec: EncodeSpec) -> int:
 def spike_encode(spec: EncodeSpec) -> tirx.PrimFunc:
     """The kernel ``(x[, x2][, gain][, shift][, scale][, signs], limits, counts, theta)``.
 
-    x [n, stride] float32; gain, shift, scale, signs [K] float32; limits [3] of the encoder; counts [n, K],
+    x [n, stride] float32; gain, shift, scale, signs [K] float32; limits of the encoder; counts [n, K],
     theta [n, K / group] float32. A block per token where a norm needs the whole row, else per token and
     piece; a warp encodes whole groups and needs no other warp.
     """
@@ -71,7 +71,7 @@ class _Kernel:
             self.vector("shift", spec.norm == "layer"),
         )
         self.scale, self.signs = self.vector("scale", spec.scaled), self.vector("signs", bool(spec.block))
-        self.limits = declare("limits", (3,), "float32")
+        self.limits = declare("limits", (spec.encoder.numbers,), "float32")
         self.counts = declare("counts", (n, spec.width), spec.encoder.dtype)
         self.theta = declare("theta", (n, spec.width // spec.encoder.group), "float32")
         with blocks("x", n) as m, blocks("y", self.pieces) as piece, threads(self.warps * WARP) as t:
@@ -166,7 +166,7 @@ class _Kernel:
             with if_(tirx.all(leads, inside(r)) if partly else leads), then():
                 store(self.theta, (self.m, tirx.floordiv(channel, group)), theta)
 
-        numbers = tuple(let(load(self.limits, (i,))) for i in range(3))
+        numbers = tuple(let(load(self.limits, (i,))) for i in range(spec.encoder.numbers))
         encode_row(row, self.span, spec.encoder, numbers, write, write_theta)
 
     def channel(self, base: Any, r: int) -> Any:

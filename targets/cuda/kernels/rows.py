@@ -66,7 +66,7 @@ def encode_row(
     row: Any,
     width: int,
     encoder: Encoder,
-    numbers: tuple[Expr, Expr, Expr],
+    numbers: tuple[Expr, ...],
     write: Callable[[int, Expr], None],
     write_theta: Callable[[int, Expr], None],
     *,
@@ -78,7 +78,7 @@ def encode_row(
     reach the threshold. Division and rounding are IEEE float32.
 
     Args:
-        numbers: Threshold factor, levels, dead zone.
+        numbers: The encoder's limits: threshold factor, levels, dead zone and, if any, floor.
         write: Called with (register, counts as float32).
         write_theta: Called with (register, threshold): every register of a group, all lanes.
         whole: The row is one group, whatever its width (lanes beyond it hold 0).
@@ -95,6 +95,8 @@ def encode_row(
             store(top, (first,), tirx.max(load(top, (first,)), other))
         warp_max(top, first, last=last)
         theta = let(tirx.reinterpret("float32", load(top, (first,))) * numbers[0])
+        if encoder.floored:  # a choice, not a maximum, lets NaN pass
+            theta = let(select(theta < numbers[3], numbers[3], theta))
         for r in span:
             write_theta(r, theta)
             write(r, _count(load(row, (r,)), theta, numbers[1], numbers[2], encoder))

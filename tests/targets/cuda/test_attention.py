@@ -133,16 +133,16 @@ def assert_close(got: np.ndarray, want: np.ndarray, case: Case) -> None:
     np.testing.assert_allclose(got, want, rtol=2e-6, atol=unit if case.softcap else 1e-6)
 
 
-@pytest.mark.parametrize("block", [0, 4, 32])
-def test_the_output_is_encoded_at_once(block) -> None:
+@pytest.mark.parametrize(("block", "floor"), [(0, 0.0), (4, 0.0), (32, 0.0), (4, 0.2)])
+def test_the_output_is_encoded_at_once(block, floor) -> None:
     case = Case(1, 70, 100, width=32, value_width=32)
     _, arrays = case.inputs()
     floats = run_split(case.spec, 1, 70, arrays).reshape(1, -1)
     signs = np.sign(np.random.default_rng(7).normal(size=128)).astype(np.float32)
     rows = OPS["hadamard"].reference(floats, signs, block=block) if block else floats
-    want = OPS["spike_encode"].reference(rows, levels=15, group=16)
-    spec = replace(case.spec, encoder=Encoder("int8", 16), block=block)
-    more = (*((signs,) if block else ()), limits(15, 1.0, 0.0))
+    want = OPS["spike_encode"].reference(rows, levels=15, group=16, floor=floor)
+    spec = replace(case.spec, encoder=Encoder("int8", 16, floored=floor > 0), block=block)
+    more = (*((signs,) if block else ()), limits(15, 1.0, 0.0, floor))
     counts, theta = run_split(spec, 1, 70, arrays, *more)
     np.testing.assert_array_equal(counts, want[0])
     np.testing.assert_array_equal(theta, want[1])

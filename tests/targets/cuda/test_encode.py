@@ -27,27 +27,30 @@ def activations(n: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("width", "levels", "group", "zone", "signed", "block"),
+    ("width", "levels", "group", "zone", "signed", "block", "floor"),
     [
-        (192, 15, 64, 0.0, True, 64),
-        (192, 7, 16, 0.6, True, 4),
-        (192, 127, 192, 0.0, True, 64),
-        (576, 15, 64, 0.0, True, 64),
-        (96, 255, 32, 0.0, False, 0),
-        (80, 1000, 16, 0.0, True, 16),
-        (12, 1, 4, 0.0, True, 2),
-        (256, 15, 64, 0.0, True, 256),
+        (192, 15, 64, 0.0, True, 64, 0.0),
+        (192, 7, 16, 0.6, True, 4, 0.0),
+        (192, 127, 192, 0.0, True, 64, 0.0),
+        (576, 15, 64, 0.0, True, 64, 0.0),
+        (96, 255, 32, 0.0, False, 0, 0.0),
+        (80, 1000, 16, 0.0, True, 16, 0.0),
+        (12, 1, 4, 0.0, True, 2, 0.0),
+        (256, 15, 64, 0.0, True, 256, 0.0),
+        (192, 31, 64, 0.0, True, 64, 0.7),
+        (192, 7, 16, 0.7, True, 0, 2.1),
     ],
 )
-def test_counts_and_thresholds_are_exact(width, levels, group, zone, signed, block) -> None:
+def test_counts_and_thresholds_are_exact(width, levels, group, zone, signed, block, floor) -> None:
     x = activations(3, width)
     signs = np.sign(np.random.default_rng(1).normal(size=width)).astype(np.float32)
-    encoder = Encoder(count_dtype(levels, signed), group, signed, zone > 0)
+    encoder = Encoder(count_dtype(levels, signed), group, signed, zone > 0, floor > 0)
     spec = EncodeSpec(width, encoder, (Stream(0, width, 0),), block=block)
-    numbers = limits(levels, 0.9, zone)
+    numbers = limits(levels, 0.9, zone, floor)
     counts, theta = run(spec, numbers, x, *([signs] if block else []))
     rows = HADAMARD(x, signs, block=block) if block else x
-    want = ENCODE(rows, levels=levels, group=group, clip_ratio=0.9, dead_zone=zone, signed=signed)
+    attrs = {"levels": levels, "clip_ratio": 0.9, "dead_zone": zone, "floor": floor}
+    want = ENCODE(rows, group=group, signed=signed, **attrs)
     np.testing.assert_array_equal(counts, want[0])
     np.testing.assert_array_equal(theta, want[1])
 
