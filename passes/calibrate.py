@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from sdc.errors import PostconditionError
 from sdc.ir.model import Encoding, Model
 from sdc.ir.ops import attributes
+from sdc.ir.params import Param
 from sdc.passes.base import PassContext, PassOptions
 from sdc.passes.graph import Graph, op_name
 from sdc.passes.spikes import dequantised
 from sdc.passes.statistics import collect_statistics
+from sdc.passes.stored_grids import kept_grid
 
 __all__ = [
     "CLIP_RATIOS",
@@ -57,7 +59,7 @@ class Calibrate:
         for done, linear in enumerate(linears):
             ctx.progress("choosing thresholds", done, len(linears))
             param = graph.param(linear.weight)
-            encoding = _start(param.shape[1], options)
+            encoding = _start(param, options)
             if linear.name in statistics:
                 weight = sampled_outputs(param.value(), ctx.random(linear.name))
                 encoding = fit_thresholds(statistics[linear.name].rows, weight, encoding, options)
@@ -80,16 +82,21 @@ class Calibrate:
                 raise PostconditionError(self.name, f"{op_name(call)} has no encoding")
 
 
-def _start(width: int, options: PassOptions) -> Encoding:
+def _start(weight: Param, options: PassOptions) -> Encoding:
     """The encoding before calibration; a weight's groups lie within the groups of its input."""
+    width, bits = weight.shape[1], options.weight_bits
     group = fit_group(width, options.group)
+    weight_group = 0 if bits == 8 else fit_weight_group(width, group, options.weight_group)
+    grid = kept_grid(weight, options, group)
+    if grid is not None:
+        bits, weight_group = grid.bits, grid.group
     return Encoding(
         levels=options.levels,
         coding=options.coding,
         group=group,
         dead_zone=options.dead_zone,
-        weight_bits=options.weight_bits,
-        weight_group=0 if options.weight_bits == 8 else fit_weight_group(width, group, options.weight_group),
+        weight_bits=bits,
+        weight_group=weight_group,
     )
 
 

@@ -8,9 +8,10 @@ from sdc.errors import PostconditionError
 from sdc.ir.model import Model
 from sdc.ir.ops import is_op
 from sdc.ir.params import AddVector, MatVec, Param, ScaleColumns
-from sdc.passes.base import PassContext
+from sdc.passes.base import PassContext, PassOptions
 from sdc.passes.graph import Graph
 from sdc.passes.rewriter import rewrite
+from sdc.passes.stored_grids import aligns, kept_grid
 from sdc.passes.weights import WeightEdits, filled, is_filled
 
 __all__ = ["FoldNormGamma", "norms"]
@@ -21,7 +22,8 @@ class FoldNormGamma:
 
     What is encoded to spikes is then the normalised direction alone. The first half of gamma-SQP; QuaRot
     (arXiv 2404.00456, section 4) folds RMSNorm's gain the same way. A norm whose output also feeds something
-    other than linears keeps its gain (a remark says so).
+    other than linears keeps its gain (a remark says so). So does one before weights that arrive as integers,
+    where neither smoothing nor rotation would give them other values anyway.
     """
 
     name = "fold-norm-gamma"
@@ -31,6 +33,8 @@ class FoldNormGamma:
         edits = WeightEdits(graph)
         for var, call in norms(graph):
             if _folded(graph, call):
+                continue
+            if _precedes_kept_weights(graph, var, ctx.options):
                 continue
             if _feeds_linears_only(graph, var):
                 _fold(graph, edits, var)
@@ -47,6 +51,8 @@ class FoldNormGamma:
     def check(self, model: Model, ctx: PassContext) -> None:
         graph = Graph(model)
         for var, call in norms(graph):
+            if _precedes_kept_weights(graph, var, ctx.options):
+                continue
             if _feeds_linears_only(graph, var) and not _folded(graph, call):
                 raise PostconditionError(self.name, f"{call.args[1].name} could be folded and was not")
 
@@ -70,6 +76,13 @@ def _folded(graph: Graph, call: relax.Call) -> bool:
 def _feeds_linears_only(graph: Graph, var: relax.Var) -> bool:
     users = graph.users(var)
     return bool(users) and var not in graph.returned and all(is_op(u, "sdc.linear") for u in users)
+
+
+def _precedes_kept_weights(graph: Graph, var: relax.Var, options: PassOptions) -> bool:
+    if aligns(options) or not _feeds_linears_only(graph, var):
+        return False
+    weights = (graph.param(graph.producer[user].args[1]) for user in graph.consumers[var])
+    return any(kept_grid(weight, options, options.group) is not None for weight in weights)
 
 
 _NAMES = {

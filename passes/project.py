@@ -13,12 +13,11 @@ from sdc.ir.params import HadamardColumns, Param, array_param
 from sdc.passes.base import PassContext
 from sdc.passes.graph import Graph, Linear, op_name
 from sdc.passes.rewriter import Rewriter, rewrite
+from sdc.passes.stored_grids import SMALLEST_BLOCK
 from sdc.passes.trace import ValuePath, appended, value_path
 from sdc.passes.weights import HadamardRows, WeightEdits
 
 __all__ = ["Project", "block_for"]
-
-SMALLEST_BLOCK = 4  # two channels spread an outlier over two: not worth a transform
 
 
 class Project:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,10 @@ from numpy.typing import NDArray
 from sdc.errors import PassError, PostconditionError
 from sdc.ir.model import Encoding, Model
 from sdc.ir.params import FunctionSource, Param, array_param
+from sdc.ir.quantised import Grid, arrives_as_integers
 from sdc.passes.base import PassContext
 from sdc.passes.calibrate import fit_thresholds, sampled_outputs
-from sdc.passes.graph import Graph
+from sdc.passes.graph import Graph, Linear
 from sdc.passes.layerwise import LayerInputs, QuantisedLayer, sweep
 from sdc.passes.quantisers import (
     Moments,
@@ -26,6 +29,7 @@ from sdc.passes.quantisers import (
 )
 from sdc.passes.rewriter import rewrite
 from sdc.passes.spikes import dequantised
+from sdc.passes.stored_grids import aligns, kept_grid
 from sdc.passes.weights import WeightEdits
 
 __all__ = ["QuantiseWeights", "Quantised", "Stored", "integer_params", "quantised_step"]
@@ -41,6 +45,9 @@ class QuantiseWeights:
     integers and the scales apart. With the quantiser ``rtn``, values are computed when they are asked for, a
     layer at a time. With ``gptq``, they are computed here, layer by layer on inputs that the layers before
     have made spiking; each layer's clip ratio is chosen on the same inputs, by the error of its output.
+
+    A weight that arrives as integers and scales keeps both, bit for bit, where no pass before has given it
+    other values and the settings allow as many bits. A remark says how many did, and how many did not.
     """
 
     name = "quantise-weights"
@@ -50,7 +57,7 @@ class QuantiseWeights:
         for linear in graph.linears():
             if linear.name not in model.encodings:
                 raise PassError(self.name, f"{linear.name} has no encoding; run calibrate first")
-        edits = WeightEdits(graph)
+        edits, encodings = WeightEdits(graph), model.encodings
         if ctx.options.quantiser == "gptq":
             if not ctx.calibration:
                 raise PassError(
@@ -58,11 +65,17 @@ class QuantiseWeights:
                 )
             layers = _LayerByLayer(model, ctx, edits)
             sweep(model, ctx, layers.quantise)
-            return replace(rewrite(model, edits.visit, graph=graph), encodings=layers.encodings)
-        for linear in graph.linears():
-            encoding = model.encodings[linear.name]
-            edits.append_step(linear.var, 1, Quantised(encoding.weight_bits, encoding.weight_group))
-        return rewrite(model, edits.visit, graph=graph)
+            encodings = layers.encodings
+        else:
+            for linear in graph.linears():
+                encoding = encodings[linear.name]
+                grid = _kept(graph.param(linear.weight), encoding, ctx)
+                if grid is not None:
+                    _keep(edits, linear, grid)
+                else:
+                    edits.append_step(linear.var, 1, Quantised(encoding.weight_bits, encoding.weight_group))
+        out = replace(rewrite(model, edits.visit, graph=graph), encodings=encodings)
+        return reduce(Model.with_note, _remarks(graph, ctx), out)
 
     def check(self, model: Model, ctx: PassContext) -> None:
         graph = Graph(model)
@@ -70,6 +83,36 @@ class QuantiseWeights:
             param = graph.param(linear.weight)
             if quantised_step(param) is None and not isinstance(param.source, Stored):
                 raise PostconditionError(self.name, f"the weight of {linear.name} is not quantised")
+
+
+def _kept(param: Param, encoding: Encoding, ctx: PassContext) -> Grid | None:
+    """The integers that a weight keeps; its encoding has their width and groups since calibration."""
+    grid = kept_grid(param, ctx.options, encoding.group)
+    same = grid is not None and (grid.bits, grid.group) == (encoding.weight_bits, encoding.weight_group)
+    return grid if same else None
+
+
+def _keep(edits: WeightEdits, linear: Linear, grid: Grid) -> None:
+    name = linear.name
+    source = Stored(grid.integers.renamed(f"{name}.q"), grid.scales.renamed(f"{name}.scale"))
+    edits.set(linear.var, 1, Param(edits.own_name(linear.var, 1), grid.integers.shape, "float32", source))
+
+
+def _remarks(graph: Graph, ctx: PassContext) -> Iterator[str]:
+    """What became of weights that arrived as integers."""
+    model, fates = graph.model, Counter[bool]()
+    for linear in graph.linears():
+        param = graph.param(linear.weight)
+        if arrives_as_integers(param):
+            fates[_kept(param, model.encodings[linear.name], ctx) is not None] += 1
+    start, every = QuantiseWeights.name, fates.total()
+    if fates[True]:
+        yield f"{start}: {fates[True]} of {every} linears keep the integers and scales of the file"
+    if fates[False]:
+        why = f"their bits or blocks do not fit {ctx.options.weights} in groups of {ctx.options.group}"
+        if aligns(ctx.options):
+            why = "smoothing or rotation gives them other values; smoothing=0 and block=0 keep them"
+        yield f"{start}: {fates[False]} of {every} linears with integers are requantised: {why}"
 
 
 class _LayerByLayer:
@@ -86,13 +129,17 @@ class _LayerByLayer:
         outputs = sampled_outputs(seen.weight, self.ctx.random(name))
         encoding = fit_thresholds(seen.spiking[picks], outputs, encoding, options, seen.exact[picks])
         spikes = dequantised(seen.spiking, encoding)
+        grid = _kept(self.edits.graph.param(seen.linear.weight), self.encodings[name], self.ctx)
+        self.encodings[name] = encoding
+        if grid is not None:
+            _keep(self.edits, seen.linear, grid)
+            return QuantisedLayer(encoding, grid.integers.value(), grid.scales.value(), spikes)
         moments = Moments.of(seen.exact, spikes)
         weight = seen.weight
         if options.compensation:
             factor = inverse_factor(moments.spikes, RIDGE)
             weight = align_to_spikes(weight, moments, factor, options.compensation)
         made = quantise_gptq(weight, moments.spikes, encoding.weight_bits, encoding.weight_group)
-        self.encodings[name] = encoding
         self.keep(seen, *made)
         return QuantisedLayer(encoding, *made, spikes)
 

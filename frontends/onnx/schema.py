@@ -23,6 +23,7 @@ OLDEST_OPSET = 13  # before it, Softmax and others meant something else
 UNKNOWN_ATTRIBUTES = "sdc.unknown_attributes"  # where a model carries them to the lifting, which lists them
 FLAGS = frozenset(["allowzero", "exclusive", "interleaved", "is_causal", "keepdims", "largest"])
 FLAGS |= {"noop_with_empty_axes", "reverse", "sorted", "transA", "transB", "upper"}
+LARGEST = 1e19  # its square is beyond float32
 Formal = onnx.defs.OpSchema.FormalParameterOption
 
 
@@ -49,8 +50,9 @@ def changed_operations(model: ir.Model) -> tuple[str, ...]:
 def misused_operations(model: ir.Model) -> tuple[str, ...]:
     """A line for each standard node that breaks its specification.
 
-    Attributes that are missing or of another type; too few or too many inputs or outputs; inputs of a type
-    that the operation does not take, or of two types where it takes one. Values without a declared type pass.
+    Attributes that are missing, of another type, NaN or absurdly large; too few or too many inputs or
+    outputs; inputs of a type that the operation does not take, or of two types where it takes one. Values
+    without a declared type pass.
     """
     lines = []
     for node, schema in _standard_nodes(model):
@@ -94,6 +96,15 @@ def _attributes(node: ir.Node, schema: Any) -> Iterator[str]:
             yield f"attribute {name} is of type {given.type.name}, not {formal.type.name}"
         elif name in FLAGS and not given.is_ref() and given.as_int() not in (0, 1):
             yield f"attribute {name} is {given.as_int()}, not 0 or 1"
+        elif _is_absurd(node, given):
+            yield f"attribute {name} is {given.as_float()}, which float32 cannot compute with"
+
+
+def _is_absurd(node: ir.Node, attribute: ir.Attr) -> bool:
+    """Whether a number is NaN or absurdly large; constants may be, in masks."""
+    if attribute.is_ref() or attribute.type != ir.AttributeType.FLOAT or node.op_type == "Constant":
+        return False
+    return not abs(attribute.as_float()) <= LARGEST  # so written, NaN too
 
 
 def _counts(node: ir.Node, schema: Any) -> Iterator[str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from sdc.ir.params import Param
+from sdc.ir.params import Cast, Concat, Param, Transpose
 
-__all__ = ["Dequantise"]
+__all__ = ["Dequantise", "Grid", "arrives_as_integers", "stored_grid"]
 
 
 @dataclass(frozen=True)
@@ -21,18 +22,28 @@ class Dequantise:
         zero: Like ``scale``; None means 0.
         axis: Not negative.
         block: Indices that share a scale; 0 means one scale for all, or one for each index.
+        kind: Type of the stored integers, as NumPy and ml_dtypes name it: ``int4``, ``uint8``.
     """
 
     scale: Param
     zero: Param | None
     axis: int
     block: int
+    kind: str = "int8"
 
     def __call__(self, array: NDArray) -> NDArray:
         numbers = array.astype(np.float32)
-        if self.zero is not None:
-            numbers = numbers - self._spread(self.zero, array.shape)
-        return numbers * self._spread(self.scale, array.shape)
+        return self.centred(numbers) * self._spread(self.scale, array.shape)
+
+    def centred(self, numbers: NDArray) -> NDArray:
+        """Integers (as float32) minus zero points."""
+        return numbers if self.zero is None else numbers - self._spread(self.zero, numbers.shape)
+
+    def limits(self) -> tuple[int, int]:
+        """The least and the largest integer minus zero point that can be stored. Reads the zero points."""
+        info = ml_dtypes.iinfo(self.kind)
+        zero = np.zeros(1) if self.zero is None else self.zero.value()
+        return int(info.min) - int(zero.max()), int(info.max) - int(zero.min())
 
     def _spread(self, param: Param, shape: tuple[int, ...]) -> NDArray:
         """The scales or zero points in a shape that meets the integers'."""
@@ -49,3 +60,113 @@ class Dequantise:
 
     def describe(self) -> str:
         return f"dequantise by {self.scale.name}" + (f", blocks of {self.block}" if self.block else "")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A weight as integers times scales, just as they are stored.
+
+    Attributes:
+        integers: [N, K] int8.
+        scales: [N, groups] float32.
+        bits: Width that holds the integers, 4 or 8.
+        group: Columns that share a scale; 0 for a whole row.
+    """
+
+    integers: Param
+    scales: Param
+    bits: int
+    group: int
+
+
+def arrives_as_integers(param: Param) -> bool:
+    """Whether a weight, or a part of it, is stored as integers and scales."""
+    parts = param.source.parts if isinstance(param.source, Concat) else ()
+    return any(isinstance(s, Dequantise) for s in param.transforms) or any(map(arrives_as_integers, parts))
+
+
+def stored_grid(param: Param) -> Grid | None:
+    """The stored integers and scales of a weight [N, K].
+
+    None where it is not made of any, or not of them alone: a transform came after, zero points make integers
+    of more than 8 bits, or blocks run along the rows or do not divide K. Reads zero points alone.
+    """
+    if isinstance(param.source, Concat) and not param.transforms:
+        return _joined(param.name, [stored_grid(part) for part in param.source.parts])
+    steps = param.transforms
+    at = next((i for i, step in enumerate(steps) if isinstance(step, Dequantise)), None)
+    if at is None or len(param.shape) != 2 or not all(isinstance(s, Cast) for s in steps[:at]):
+        return None
+    if not all(isinstance(s, Transpose) for s in steps[at + 1 :]):
+        return None
+    step = steps[at]
+    assert isinstance(step, Dequantise)
+    turned = bool(len(steps[at + 1 :]) % 2)
+    shape = param.shape[::-1] if turned else param.shape
+    bits, whole = _bits(step), replace(param, shape=shape, transforms=steps[:at])
+    if bits is None or not _along_rows(step, turned, param.shape[1]):
+        return None
+    groups = param.shape[1] // step.block if step.block else 1
+    return Grid(
+        Param(f"{param.name}.q", param.shape, "int8", _Integers(whole, step, turned)),
+        Param(
+            f"{param.name}.scale", (param.shape[0], groups), "float32", _Scales(step, turned, param.shape[0])
+        ),
+        bits,
+        step.block if groups > 1 else 0,
+    )
+
+
+def _bits(step: Dequantise) -> int | None:
+    """4 or 8, or None where 8 bits do not hold every integer."""
+    low, high = step.limits()
+    return next((bits for bits in (4, 8) if -(1 << bits - 1) <= low and high < 1 << bits - 1), None)
+
+
+def _along_rows(step: Dequantise, turned: bool, width: int) -> bool:
+    """Whether each row [K] has scales of its own: one, or one for each block of columns."""
+    axis = 1 - step.axis if turned else step.axis
+    if step.block:
+        return axis == 1 and width % step.block == 0
+    return step.scale.shape in ((), (1,)) or (axis == 0 and len(step.scale.shape) == 1)
+
+
+def _joined(name: str, parts: list[Grid | None]) -> Grid | None:
+    """The rows of several grids, if all have groups of one size."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or len({part.group for part in known}) > 1:
+        return None
+    return Grid(
+        Concat.param(f"{name}.q", [part.integers for part in known]),
+        Concat.param(f"{name}.scale", [part.scales for part in known]),
+        max(part.bits for part in known),
+        known[0].group,
+    )
+
+
+@dataclass(frozen=True)
+class _Integers:
+    """Stored integers minus zero points, [N, K] int8."""
+
+    stored: Param
+    step: Dequantise
+    turned: bool
+
+    def load(self) -> NDArray:
+        numbers = self.step.centred(self.stored.value()).astype(np.int8)
+        return np.ascontiguousarray(numbers.T) if self.turned else numbers
+
+
+@dataclass(frozen=True)
+class _Scales:
+    """Stored scales, [N, groups] float32."""
+
+    step: Dequantise
+    turned: bool
+    rows: int
+
+    def load(self) -> NDArray:
+        scales = self.step.scale.value().astype(np.float32)
+        if not self.step.block:
+            return np.broadcast_to(scales.reshape(-1, 1), (self.rows, 1))
+        return np.ascontiguousarray(scales.T) if self.turned else scales

@@ -31,6 +31,7 @@ def _attention(lifter: Lifter, node: ir.Node) -> Any:
         "name": lifter.op_name(None, node),
     }
     if lifter.decoding is not None:
+        _check_heads(node, q, k, v)
         seen = visibility(lifter, node, mask)
         if not seen.causal:
             raise NotCausalError
@@ -60,6 +61,16 @@ def _check_attributes(node: ir.Node) -> None:
     other = set(node.attributes) - known - {"qk_matmul_output_mode"}
     if other:
         raise UnsupportedOpError([f"{where}: attributes {', '.join(sorted(other))}"])
+
+
+def _check_heads(node: ir.Node, *rows: relax.Expr) -> None:
+    """Refuses heads and channels that depend on the sizes of inputs: a cache has rows of one size.
+
+    Raises:
+        UnsupportedOpError: They do.
+    """
+    if not all(isinstance(d, int | tirx.IntImm) for x in rows for d in x.ty.shape.values[2:]):
+        raise UnsupportedOpError([f'node "{node.name}" (op Attention): heads whose number is not known'])
 
 
 def _stateless(

@@ -178,7 +178,7 @@ def _notes(weights: Iterable[Param]) -> tuple[str, ...]:
     integers = [w for w in weights if any(isinstance(step, Dequantise) for step in w.transforms)]
     if not integers:
         return ()
-    return (f"{len(integers)} weights arrive as integers with scales; they are quantised again for spikes",)
+    return (f"{len(integers)} weights arrive as integers with scales",)
 
 
 def _has_match_cast(function: relax.Function) -> bool:

@@ -72,7 +72,8 @@ def _lazy_dequantise(lifter: ParamOf, node: ir.Node) -> Param:
     assert scale is not None
     axis, block = (node.attributes.get_int(n, d) for n, d in (("axis", 1), ("block_size", 0)))
     param = lifter.param(node.inputs[0])
-    step = Dequantise(scale, zero, axis % max(len(param.shape), 1), block)
+    kind = str(node.inputs[0].dtype.numpy())
+    step = Dequantise(scale, zero, axis % max(len(param.shape), 1), block, kind)
     return param.then(step, name=str(node.outputs[0].name))
 
 

@@ -27,6 +27,15 @@ Converter = Callable[["Lifter", ir.Node], Any]
 CONVERTERS: dict[str, Converter] = {}
 
 PLAIN = frozenset(["bool", "float32", *(f"{s}int{b}" for s in ("", "u") for b in (8, 16, 32, 64))])
+# Raised where inputs or attributes of a damaged file do not fit an operation.
+_UNEXPECTED = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+)
 SMALL = 64  # elements up to which a constant expression is computed at once
 
 
@@ -108,7 +117,7 @@ class Lifter:
     def _lift(self, node: ir.Node) -> None:
         try:
             self._convert(node)
-        except (ValueError, TypeError, IndexError, KeyError, AttributeError, RuntimeError) as error:
+        except _UNEXPECTED as error:
             what = str(error).strip().split("\n")[0]
             raise InvalidModelError(
                 f'node "{node.name}" (op {node.op_type}): its inputs or attributes do not fit it ({what})'

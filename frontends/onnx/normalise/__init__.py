@@ -93,4 +93,12 @@ def _applied(name: str, rule: Rule, model: ir.Model) -> int | Mapping[str, int]:
         ) from error
 
 
-_UNEXPECTED = (ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError, RuntimeError)
+_UNEXPECTED = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+)

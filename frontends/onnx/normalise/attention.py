@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from sdc.frontends.onnx.normalise.sizes import Sizes, same_sizes
+
 __all__ = ["fuse_attention"]
 
 
@@ -95,8 +97,11 @@ def _producer(value: ir.Value | None, op: str) -> ir.Node | None:
 
 def _skip_nan_guard(probabilities: ir.Value) -> ir.Value:
     """Where(IsNaN(p), 0, p) is p wherever a query sees a key at all."""
-    for user, _ in probabilities.uses():
-        if user.op_type == "Where" and _producer(user.inputs[0], "IsNaN") is not None:
+    for user, index in probabilities.uses():
+        if user.op_type != "Where" or index != 2 or _scalar(user.inputs[1]) != 0:
+            continue
+        test = _producer(user.inputs[0], "IsNaN")
+        if test is not None and test.inputs[0] is probabilities:
             return user.outputs[0]
     return probabilities
 
@@ -164,7 +169,18 @@ def _untranspose(value: ir.Value | None) -> ir.Value | None:
     flat = _producer(inner.inputs[0], "Reshape")
     if flat is None or flat.inputs[0] is None or len(flat.inputs[0].shape or ()) != 4:
         return None
-    return flat.inputs[0]
+    return flat.inputs[0] if _flattens(flat, outer) else None
+
+
+def _flattens(flat: ir.Node, back: ir.Node) -> bool:
+    """Whether keys [b, h, n, d] become [b h, n, d], and what [b h, d, n] becomes is [b, h, d, n]."""
+    keys, sizes = flat.inputs[0], Sizes()
+    wanted = [sizes.elements(node.inputs[1]) for node in (flat, back)]
+    if keys is None or wanted[0] is None or wanted[1] is None or len(wanted[0]) != 3 or len(wanted[1]) != 4:
+        return False
+    _, heads, rows, channels = sizes.shape(keys) or (None,) * 4
+    # What is left of the first axis, batch or batch times heads, follows from these.
+    return same_sizes((*wanted[0][1:], *wanted[1][1:]), (rows, channels, heads, channels, rows))
 
 
 def _transposed(node: ir.Node, perm: list[int]) -> ir.Value:

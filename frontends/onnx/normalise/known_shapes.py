@@ -6,21 +6,15 @@ own inference finds the shapes; integers computed from dimensions that are known
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 from onnx_ir.tape import Tape
 from onnxscript.optimizer import fold_constants
-from tvm import tirx
 
-from sdc.frontends.onnx.lift.structural import symbolic
+from sdc.frontends.onnx.normalise.sizes import LONGEST, Sizes, small_array
 
 __all__ = ["infer_known_shapes"]
-
-LONGEST = 16  # elements of a shape computation
 
 
 def infer_known_shapes(model: ir.Model) -> int:
@@ -40,18 +34,17 @@ def infer_known_shapes(model: ir.Model) -> int:
 
 
 def _fold_numbers(graph: ir.Graph) -> int:
-    symbols: dict[Any, tirx.Var] = {}
-    elements: dict[int, tuple[Any, ...] | None] = {}
+    sizes = Sizes()
     count = 0
     for node in list(graph):
         if node.domain or len(node.outputs) != 1 or node.op_type == "Constant":
             continue
         out = node.outputs[0]
         if node.op_type == "Expand":
-            count += _expanded(node, elements)
+            count += _expanded(node, sizes)
         elif node.op_type == "ConstantOfShape":
             count += _filled(graph, node)
-        found = elements[id(out)] = _elements(node, elements, symbols)
+        found = sizes.elements(out)
         if found is None or not all(isinstance(e, int) for e in found) or not out.uses():
             continue
         if out.dtype not in (ir.DataType.INT64, None) or len(out.shape or (0, 0)) > 1:
@@ -68,7 +61,7 @@ def _fold_numbers(graph: ir.Graph) -> int:
 
 def _filled(graph: ir.Graph, node: ir.Node) -> int:
     """Makes a ConstantOfShape of a few elements a Constant; 1 if it was one."""
-    shape, out = _array(node.inputs[0]), node.outputs[0]
+    shape, out = small_array(node.inputs[0]), node.outputs[0]
     if shape is None or np.prod(shape) > LONGEST or not out.uses():
         return 0
     fill = node.attributes.get_tensor("value", None)
@@ -81,10 +74,10 @@ def _filled(graph: ir.Graph, node: ir.Node) -> int:
     return 1
 
 
-def _expanded(node: ir.Node, known: Mapping[int, tuple[Any, ...] | None]) -> int:
+def _expanded(node: ir.Node, sizes: Sizes) -> int:
     """Sets an Expand's dimensions that are numbers, hidden from inference by Where; 1 if any is new."""
     x, wanted = node.inputs[:2]
-    dims = _input(wanted, known) if wanted is not None else None
+    dims = sizes.elements(wanted)
     if x is None or x.shape is None or dims is None or len(dims) != len(x.shape):
         return 0
     out = node.outputs[0]
@@ -97,38 +90,3 @@ def _expanded(node: ir.Node, known: Mapping[int, tuple[Any, ...] | None]) -> int
         return 0
     out.shape = ir.Shape(new)
     return 1
-
-
-def _elements(
-    node: ir.Node, known: Mapping[int, tuple[Any, ...] | None], symbols: dict[Any, tirx.Var]
-) -> tuple[Any, ...] | None:
-    """A small integer tensor as integers and symbolic dimensions."""
-    if node.op_type == "Shape":
-        source = node.inputs[0]
-        if source is None or source.shape is None:
-            return None
-        dims = [d if isinstance(d, int) else _symbol(d, symbols) for d in source.shape]
-        start = node.attributes.get_int("start", 0)
-        return tuple(dims[start : node.attributes.get_int("end", len(dims))])
-    inputs = [_input(v, known) for v in node.inputs if v is not None]
-    return symbolic(node, inputs, lambda i: _array(node.inputs[i]))
-
-
-def _symbol(dimension: Any, symbols: dict[Any, tirx.Var]) -> tirx.Var:
-    """A dimension without a name is like no other."""
-    key = dimension.value if dimension.value is not None else object()
-    return symbols.setdefault(key, tirx.Var(str(dimension.value or "unknown"), "int64"))
-
-
-def _input(value: ir.Value, known: Mapping[int, tuple[Any, ...] | None]) -> tuple[Any, ...] | None:
-    array = _array(value)
-    if array is None:
-        return known.get(id(value))
-    if array.dtype.kind not in "iu" or array.size > LONGEST:
-        return None
-    return tuple(int(x) for x in array.reshape(-1))
-
-
-def _array(value: ir.Value | None) -> np.ndarray | None:
-    constant = ir.convenience.get_const_tensor(value) if value is not None else None
-    return None if constant is None or constant.size > LONGEST else constant.numpy()

@@ -106,9 +106,9 @@ def resident() -> int:
 
 
 @pytest.mark.parametrize("name", ["llama_int4", "llama_int4_zero_points", "llama_int8", "llama_int4_qdq"])
-def test_packed_weights_stay_packed_and_are_said_to_be_quantised_again(name) -> None:
+def test_packed_weights_stay_packed_and_are_remarked_on(name) -> None:
     model = load(MODELS / "genai" / f"{name}.onnx", max_seq=16)
     packed = [p for p in model.params.values() if "dequantise" in p.describe()]
     assert len(packed) == 11
     assert {p.source.load().dtype.itemsize for p in packed} == {1}
-    assert model.notes == ("11 weights arrive as integers with scales; they are quantised again for spikes",)
+    assert model.notes == ("11 weights arrive as integers with scales",)
