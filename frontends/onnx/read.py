@@ -8,6 +8,7 @@ from pathlib import Path
 
 import google.protobuf.message
 import onnx_ir as ir
+from onnx_ir.serde import SerdeError
 
 from sdc.errors import InvalidModelError
 from sdc.frontends.onnx.schema import (
@@ -36,10 +37,13 @@ def read_model(path: str | Path) -> ir.Model:
         raise InvalidModelError(f"{path}: there is no such file")
     try:
         model = ir.load(path)
-    except (google.protobuf.message.DecodeError, ValueError, KeyError, TypeError) as error:
-        raise InvalidModelError(f"{path}: not a complete ONNX file ({error}); export it again") from error
+    except (google.protobuf.message.DecodeError, ValueError, KeyError, TypeError, SerdeError) as error:
+        raise InvalidModelError(
+            f"{path}: not a complete ONNX file ({_cause(error)}); export it again"
+        ) from error
     if not len(model.graph) or not model.graph.outputs:
         raise InvalidModelError(f"{path}: the file holds no graph with nodes and outputs; export it again")
+    _check_text(path, model)
     _check_opset(path, model)
     for name, tensor in _stored(model):
         _check_size(path, name, tensor)
@@ -52,6 +56,23 @@ def read_model(path: str | Path) -> ir.Model:
         raise InvalidModelError(f"{path}: {'; '.join(misused)}; export it again")
     model.meta[UNKNOWN_ATTRIBUTES] = unknown_attributes(model)
     return model
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what is wrong, without the pieces of the file that onnx-ir quotes around it."""
+    while isinstance(error, SerdeError) and error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().split("\n")[0]
+
+
+def _check_text(path: Path, model: ir.Model) -> None:
+    """Operations have names that are text; protobuf leaves bytes where they are none."""
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if not all(isinstance(text, str) for text in (node.op_type, node.domain, *node.attributes)):
+            raise InvalidModelError(
+                f'{path}: node "{node.name}" has an operation or attribute whose name is no text '
+                f"({node.op_type!r}); export it again"
+            )
 
 
 def _check_opset(path: Path, model: ir.Model) -> None:
