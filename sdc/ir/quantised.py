@@ -89,7 +89,8 @@ def stored_grid(param: Param) -> Grid | None:
     """The stored integers and scales of a weight [N, K].
 
     None where it is not made of any, or not of them alone: a transform came after, zero points make integers
-    of more than 8 bits, or blocks run along the rows or do not divide K. Reads zero points alone.
+    beyond -127 to 127, or blocks run along the rows or do not divide K. Reads zero points, and integers whose
+    type allows more.
     """
     if isinstance(param.source, Concat) and not param.transforms:
         return _joined(param.name, [stored_grid(part) for part in param.source.parts])
@@ -103,12 +104,13 @@ def stored_grid(param: Param) -> Grid | None:
     assert isinstance(step, Dequantise)
     turned = bool(len(steps[at + 1 :]) % 2)
     shape = param.shape[::-1] if turned else param.shape
-    bits, whole = _bits(step), replace(param, shape=shape, transforms=steps[:at])
-    if bits is None or not _along_rows(step, turned, param.shape[1]):
+    integers = _Integers(replace(param, shape=shape, transforms=steps[:at]), step, turned)
+    bits = _bits(step, integers) if _along_rows(step, turned, param.shape[1]) else None
+    if bits is None:
         return None
     groups = param.shape[1] // step.block if step.block else 1
     return Grid(
-        Param(f"{param.name}.q", param.shape, "int8", _Integers(whole, step, turned)),
+        Param(f"{param.name}.q", param.shape, "int8", integers),
         Param(
             f"{param.name}.scale", (param.shape[0], groups), "float32", _Scales(step, turned, param.shape[0])
         ),
@@ -117,10 +119,15 @@ def stored_grid(param: Param) -> Grid | None:
     )
 
 
-def _bits(step: Dequantise) -> int | None:
-    """4 or 8, or None where 8 bits do not hold every integer."""
+def _bits(step: Dequantise, integers: _Integers) -> int | None:
+    """4 or 8, or None where -127 to 127 does not hold every integer."""
     low, high = step.limits()
-    return next((bits for bits in (4, 8) if -(1 << bits - 1) <= low and high < 1 << bits - 1), None)
+    if low < -127 or high > 127:  # the type allows more; what is stored may not use it
+        numbers = integers.centred()
+        low, high = int(numbers.min()), int(numbers.max())
+    if low >= -8 and high <= 7:
+        return 4
+    return 8 if low >= -127 and high <= 127 else None
 
 
 def _along_rows(step: Dequantise, turned: bool, width: int) -> bool:
@@ -153,8 +160,12 @@ class _Integers:
     turned: bool
 
     def load(self) -> NDArray:
-        numbers = self.step.centred(self.stored.value()).astype(np.int8)
+        numbers = self.centred().astype(np.int8)
         return np.ascontiguousarray(numbers.T) if self.turned else numbers
+
+    def centred(self) -> NDArray:
+        """As stored, minus zero points, float32."""
+        return self.step.centred(self.stored.value())
 
 
 @dataclass(frozen=True)

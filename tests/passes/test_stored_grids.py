@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ random = np.random.default_rng(5)
 SCALES = random.uniform(0.01, 0.1, (2, N, K // BLOCK)).astype(np.float32)
 NIBBLES = random.integers(0, 16, (2, N, K), dtype=np.uint8)
 ZEROS = random.integers(0, 16, (2, N, K // BLOCK), dtype=np.uint8)
+BYTES = random.integers(-128, 128, (2, N, K)).astype(np.int8)
 X = random.normal(size=(5, K)).astype(np.float32)
 
 
@@ -88,6 +90,22 @@ FLAVOURS = {
 }
 
 
+def bytes_of(least: int) -> Callable[[int], tuple[list[onnx.NodeProto], list[TensorProto]]]:
+    """DequantizeLinear of int8 with a scale for each column of [K, N]."""
+
+    def layer(index: int) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
+        stored = {"w": BYTES[index].T.clip(least, 127), "s": SCALES[index][:, 0], "z": np.zeros(N, np.int8)}
+        nodes = [
+            helper.make_node("DequantizeLinear", [f"{k}{index}" for k in stored], [f"d{index}"], axis=1),
+            helper.make_node("MatMul", ["h", f"d{index}"], [f"y{index}"], name=f"layer{index}"),
+        ]
+        return nodes, [
+            numpy_helper.from_array(np.ascontiguousarray(v), f"{k}{index}") for k, v in stored.items()
+        ]
+
+    return layer
+
+
 def compiled(path: Path, **options: object) -> Model:
     ctx = PassContext(PassOptions(**{**PLAIN, **options}), ((X,),))
     return run_passes(load(path), compile_passes(), ctx, verify=True)
@@ -114,6 +132,14 @@ def test_integers_and_scales_are_those_of_the_file(flavour, options, tmp_path) -
     assert same == [fits, fits]
     assert any("linears keep" in note for note in program.notes) == fits
     assert any("requantised: their bits" in note for note in program.notes) != fits
+
+
+def test_bytes_with_a_scale_a_row_are_kept_unless_one_is_below_minus_127(tmp_path) -> None:
+    kept = compiled(written(tmp_path / "m.onnx", [bytes_of(-127)(i) for i in range(2)]))
+    np.testing.assert_array_equal(weights(kept)[0], BYTES.clip(-127).reshape(-1, K))
+    np.testing.assert_array_equal(weights(kept)[1], SCALES[:, :, :1].reshape(-1, 1))
+    other = compiled(written(tmp_path / "m.onnx", [bytes_of(-128)(i) for i in range(2)]))
+    assert any("requantised: their bits" in note for note in other.notes)
 
 
 @pytest.mark.parametrize("options", [{"smoothing": 0.5}, {"block": 16}, {"weights": "int2"}])
