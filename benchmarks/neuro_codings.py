@@ -1,6 +1,6 @@
 """What spikes cost on every shipped machine: sparse against dense; bitwise, ternary and binary trains.
 
-    python benchmarks/neuro_codings.py SMOLLM2.sdc [--windows 2] [--window 1023] [-o docs/neuro-results.md]
+    python benchmarks/neuro_codings.py SMOLLM2.sdc [--windows 1] [--window 1023] [-o docs/neuro-results.md]
 
 SMOLLM2.sdc is SmolLM2 compiled for the CPU; it runs a text to measure how often each layer fires. Counts do
 not depend on coding or target, so its spikes are those of the neuromorphic program. A query of a window of
@@ -33,13 +33,14 @@ from sdc.targets.neuro.simulate.timing_tables import (
 )
 
 CODINGS: tuple[Coding, ...] = ("bitwise", "ternary", "binary")
+ROUNDS = 400  # of annealing
 
 
 def main() -> None:
     """Measures, simulates, prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("program", type=Path, help="SmolLM2 compiled for the CPU")
-    parser.add_argument("--windows", type=int, default=2)
+    parser.add_argument("--windows", type=int, default=1)
     parser.add_argument("--window", type=int, default=1023)
     parser.add_argument("--tokens", type=int, default=8, help="tokens of a stream")
     parser.add_argument("-o", "--out", type=Path, help="file to write instead of printing")
@@ -52,7 +53,7 @@ def main() -> None:
     pages = [INTRODUCTION, spikes_table(statistics, config, firing.tokens)]
     pages += ["## SmolLM2-135M: event-driven against dense, coding against coding\n", CODINGS_TEXT]
     machines = [load_machine(name) for name in shipped_machines()]
-    pages += list(coding_tables(coding_table(machines, statistics=statistics, tokens=options.tokens)))
+    pages += list(coding_tables(coding_table(machines, statistics=statistics, tokens=options.tokens, rounds=ROUNDS)))
     pages += ["## LLaMA-2-7B: energy per token\n", LARGE_TEXT]
     pages.append(large_table(statistics["bitwise"], options.tokens))
     pages += ["Published figures, and what they count:\n", markdown(PUBLISHED)]
