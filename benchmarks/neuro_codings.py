@@ -53,7 +53,9 @@ def main() -> None:
     pages = [INTRODUCTION, spikes_table(statistics, config, firing.tokens)]
     pages += ["## SmolLM2-135M: event-driven against dense, coding against coding\n", CODINGS_TEXT]
     machines = [load_machine(name) for name in shipped_machines()]
-    pages += list(coding_tables(coding_table(machines, statistics=statistics, tokens=options.tokens, rounds=ROUNDS)))
+    pages += list(
+        coding_tables(coding_table(machines, statistics=statistics, tokens=options.tokens, rounds=ROUNDS))
+    )
     pages += ["## LLaMA-2-7B: energy per token\n", LARGE_TEXT]
     pages.append(large_table(statistics["bitwise"], options.tokens))
     pages += ["Published figures, and what they count:\n", markdown(PUBLISHED)]
