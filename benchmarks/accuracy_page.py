@@ -31,12 +31,20 @@ Made by `benchmarks/accuracy.py`; every row is one compiled program, measured on
 
 TABLE = "horowitz-45nm"
 MILLI = 1e3
+PICO = 1e12
 
 
-def write_page(out: Path, rows: Rows, points: Sequence[str], ablated: str, ablations: Sequence[str]) -> None:
-    """Writes the page, and the plot beside it; settings without a row are left out."""
+def write_page(
+    out: Path, rows: Rows, points: Sequence[str], ablated: str, ablations: Sequence[str], earlier: str
+) -> None:
+    """Writes the page, and the plot beside it; settings without a row are left out.
+
+    Rows that do not have the codings of :data:`COLOURS` (``earlier``) are only in the table that compares
+    with them.
+    """
     missing = [name for name in (*points, *ablations) if name not in rows]
-    points = [name for name in points if name in rows]
+    everyone = [name for name in points if name in rows]
+    points = [name for name in everyone if "ternary" in rows[name]["codings"]]
     ablations = [name for name in (ablated, *ablations) if name in rows]
     first = next(iter(rows.values()))
     protocol = f"{first['windows']} windows, {first['tokens']} tokens; perplexity of the ONNX model "
@@ -57,8 +65,9 @@ def write_page(out: Path, rows: Rows, points: Sequence[str], ablated: str, ablat
         "\nFactor by factor against SpikeLLM-like spikes (unsigned about a zero point, T = 2 D) at the same "
         "weight bits and levels, ternary:\n",
         _factors(rows, points),
+        *_against(rows, points, earlier),
         "## Settings in full\n",
-        *(f"- `{name}`: {_spelled(rows[name]['settings'])}" for name in (*points, *ablations[1:])),
+        *(f"- `{name}`: {_spelled(rows[name]['settings'])}" for name in (*everyone, *ablations[1:])),
     ]
     if missing:
         parts.append(f"\nNot measured yet: {', '.join(missing)}.")
@@ -130,6 +139,45 @@ def _factors(rows: Rows, names: Sequence[str]) -> str:
         found = rows[name]["codings"]["ternary"][TABLE]["factors"][0]
         lines.append(_line([name, *(f"{found[k]:.2f}" for k in keys)]))
     return "\n".join(lines) + "\n"
+
+
+def _against(rows: Rows, points: Sequence[str], earlier: str) -> list[str]:
+    """A section on every preset beside the earlier scheme, both as measured."""
+    if earlier not in rows:
+        return []
+    head = ("setting", "perplexity, ratio", "time steps", "spikes per neuron and step", "spikes per neuron")
+    head += ("synops, with probabilities", "pJ a synop", "compute only, mJ", "everything, mJ")
+    lines = [_line((*head, "factors", "")), _line(["---"] * (len(head) + 2))]
+    (base,) = rows[earlier]["codings"].values()
+    lines.append(_line([earlier, *_own(rows[earlier], base), "1", "1"]))
+    for name in points:
+        if not name.startswith("preset"):
+            continue
+        for coding, mine in rows[name]["codings"].items():
+            pairs = zip(_energies(base), _energies(mine), strict=True)
+            cells = [f"{name}, {coding}", *_own(rows[name], mine), *(f"{a / b:.2f}" for a, b in pairs)]
+            lines.append(_line(cells))
+    return [
+        f"## Against `{earlier}`\n",
+        "Both measured in this run; factors are its energy over the setting's, compute only and everything. "
+        "Time steps times spikes per neuron and step are the spikes per neuron; those, over all synapses, "
+        "are the synops; synops times the energy of one addition are the energy of compute only.\n",
+        "\n".join(lines) + "\n",
+    ]
+
+
+def _own(row: Mapping[str, Any], coded: Mapping[str, Any]) -> list[str]:
+    steps, spikes = coded["time_steps"], coded["spikes_per_neuron"]
+    synops = coded["synops_per_token"] + coded["probability_synops_per_token"]
+    compute, everything = _energies(coded)
+    cells = [f"{row['ratio']:.3f}", f"{steps}", f"{spikes / steps:.3f}", f"{spikes:.2f}"]
+    cells += [f"{synops / 1e6:.0f} M", f"{compute / synops * PICO:.2f}"]
+    return [*cells, f"{compute * MILLI:.3g}", f"{everything * MILLI:.3g}"]
+
+
+def _energies(coded: Mapping[str, Any]) -> tuple[float, float]:
+    entry = coded[TABLE]["formats"][0]
+    return entry["compute_only_joules"], entry["everything_joules"]
 
 
 def _joules(codings: Mapping[str, Any], coding: str, index: int) -> str:

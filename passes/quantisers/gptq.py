@@ -39,23 +39,23 @@ def inverse_factor(hessian: NDArray, damp: float = DAMP) -> NDArray:
     """U, upper triangular, with U^T U = (hessian + damp * mean diagonal * I)^-1; float64 [K, K].
 
     Channels that never fire get the identity: they hold no information, and damping alone would let them blow
-    up. With H = R R^T for an upper R (the Cholesky factor from the last column on), U = R^-1.
+    up. With J H J = L L^T, where J reverses the order, U = J L^-1 J.
 
     Raises:
         ValueError: The matrix is not positive definite even so (it holds NaN, or is far from symmetric).
     """
-    wide = hessian.astype(np.float64)
+    wide = np.ascontiguousarray(hessian[::-1, ::-1], np.float64)
     diagonal = wide.diagonal().copy()
     dead = diagonal <= 0
     mean = float(diagonal[~dead].mean()) if not dead.all() else 1.0
     wide[np.diag_indices_from(wide)] = np.where(dead, mean, diagonal) + damp * mean
-    lower, failed = lapack.dpotrf(wide[::-1, ::-1], lower=1, clean=1, overwrite_a=1)
+    lower, failed = lapack.dpotrf(wide.T, lower=1, clean=1, overwrite_a=1)  # .T: Fortran order, no copy
     if failed:
         raise ValueError(f"the Hessian is not positive definite (leading minor {failed})")
-    factor, failed = lapack.dtrtri(np.ascontiguousarray(lower[::-1, ::-1]), lower=0)
+    factor, failed = lapack.dtrtri(lower, lower=1, overwrite_c=1)
     if failed:
         raise ValueError(f"the Hessian's factor is singular at column {failed}")
-    return np.asarray(factor)
+    return np.ascontiguousarray(factor[::-1, ::-1])
 
 
 def align_to_spikes(weight: NDArray, moments: Moments, factor: NDArray, strength: float) -> NDArray:

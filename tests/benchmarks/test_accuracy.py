@@ -28,10 +28,19 @@ def test_rows_page_and_plot(accuracy, tmp_path):
     text.write_text(TEXT)
     program = sdc.compile(source, out=tmp_path / "mine.sdc", config={"max_seq": 60, "levels": 31})
     arguments = [source, "--text", text, "--windows", 2, "--window", 60, "--results", results]
-    arguments += ["-o", tmp_path / "page.md", "--only", "W8 D=7 g64, no clip", "--program"]
+    arguments += [
+        "-o",
+        tmp_path / "page.md",
+        "--only",
+        "W8 D=7 g64, no clip, preset spikellm, preset balanced",
+    ]
+    arguments += ["--program"]
     accuracy.main([str(a) for a in (*arguments, f"mine={program.artefact.path}")])
     rows = json.loads(results.read_text())
-    assert list(rows) == ["W8 D=7 g64", "no clip", "mine"]
+    assert set(rows) == {"W8 D=7 g64", "no clip", "preset spikellm", "preset balanced", "mine"}
+    earlier = rows.pop("preset spikellm")["codings"]["binary"]
+    assert earlier["time_steps"] == 30
+    assert earlier["spikes_per_neuron"] > rows["preset balanced"]["codings"]["ternary"]["spikes_per_neuron"]
     assert rows["mine"]["settings"] == {"levels": 31, "max_seq": 60}
     for row in rows.values():
         ternary, bitwise = (row["codings"][c] for c in ("ternary", "bitwise"))
@@ -41,8 +50,9 @@ def test_rows_page_and_plot(accuracy, tmp_path):
         assert energies[1] > energies[0] > bitwise["horowitz-45nm"]["formats"][0]["compute_only_joules"]
     page = (tmp_path / "page.md").read_text()
     assert all(f"| {name}" in page or f"| **{name}**" in page for name in rows)
+    assert "| preset balanced, bitwise |" in page.partition("## Against `preset spikellm`")[2]
     points = ElementTree.parse(tmp_path / "page.svg").findall(".//{http://www.w3.org/2000/svg}circle")
-    assert len(points) == 2 * 2  # both codings of the settings that are no ablation
+    assert len(points) == 2 * 3  # both codings of the settings that are no ablation
 
 
 def test_the_frontier_is_what_nothing_beats(accuracy):
