@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="page that receives the table")
     options = parser.parse_args()
     rows = [measure(path, options.prompt, options.tokens) for path in options.programs]
-    head = ["program", "weights, MB", "cache, MB", "peak, MB", "bound, MB", "start to end, s"]
+    head = ["program", "weights, MB", "cache, MB", "peak, MB", "bound, MB"]
     text = f"{machine_line(threads())}. {command()}\n\n{table(head, rows)}"
     print(text)
     if options.write:
@@ -47,7 +47,7 @@ def measure(path: Path, prompt: int, tokens: int) -> list[str]:
     text = " ".join(["spike"] * prompt)
     done = run_process([*verb, "--prompt", text, "--max-new-tokens", str(tokens)], {})
     numbers = (weights, cache, done.peak_bytes, 1.25 * weights + cache + 150 * MB)
-    return [path.stem, *(f"{n / MB:.0f}" for n in numbers), f"{done.seconds:.1f}"]
+    return [path.stem, *(f"{n / MB:.0f}" for n in numbers)]
 
 
 if __name__ == "__main__":

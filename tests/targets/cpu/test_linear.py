@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tvm
 from helpers.cpu_kernels import every_isa, run_kernel
 
 from sdc.ir.ops import OPS
+from sdc.targets.cpu.emit import build
 from sdc.targets.cpu.kernels.linear import LinearSpec, spike_linear
 from sdc.targets.cpu.packing import PackBias, PackScale, PackWeight
 
@@ -55,6 +57,25 @@ def test_accumulators_are_exact(spec, tokens, kind, isa) -> None:
     assert packed.shape == PackWeight(spec).shape(weight.shape)
     got = run_kernel(kernel, isa, counts, packed, out=[(want.shape, "int32")])
     np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.slow
+@every_isa
+@pytest.mark.parametrize("bits", [4, 8])
+def test_every_group_size_and_remainder_is_exact(bits, isa) -> None:
+    """Each group size with other remainders of rows and tokens."""
+    sizes = [*range(1, 35), 63, 64, 65, 96, 128]
+    specs = {f"g{g}": LinearSpec(1 + 7 * g % 67, 3 * g, g, bits=bits, levels=15) for g in sizes}
+    kernels = {name: spike_linear(replace(spec, raw=True), isa) for name, spec in specs.items()}
+    module = build(kernels, isa.target())
+    for number, (name, spec) in enumerate(specs.items()):
+        tokens = 1 + number % (2 * isa.rows + 1)
+        for kind in ("random", "high", "low"):
+            counts, weight = operands(spec, tokens, kind)
+            want = ACCUMULATE(counts, weight, group=spec.group)
+            got = tvm.runtime.tensor(np.zeros(want.shape, np.int32))
+            module[name](*[tvm.runtime.tensor(a) for a in (counts, PackWeight(spec)(weight))], got)
+            np.testing.assert_array_equal(got.numpy(), want, err_msg=f"{spec} {kind}")
 
 
 @every_isa
