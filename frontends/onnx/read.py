@@ -48,6 +48,7 @@ def read_model(path: str | Path) -> ir.Model:
     for name, tensor in _stored(model):
         _check_size(path, name, tensor)
         _check_external(path, name, tensor)
+    _follow_links(path, model)
     for value in model.graph.inputs:
         _check_dimensions(path, f'input "{value.name}"', value.shape)
     _check_wiring(path, model)
@@ -105,6 +106,8 @@ def _stored(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
 def _check_size(path: Path, name: str, tensor: ir.TensorProtocol) -> None:
     """The shape is sane, and a tensor inside the file has as many bytes as its shape says."""
     _check_dimensions(path, f'weight "{name}"', tensor.shape)
+    if tensor.dtype == ir.DataType.UNDEFINED:
+        raise InvalidModelError(f'{path}: weight "{name}" has no type; export it again')
     if isinstance(tensor, ir.TensorProtoTensor) and len(tensor.raw.raw_data) not in (0, tensor.nbytes):
         raise InvalidModelError(
             f'{path}: weight "{name}" has {len(tensor.raw.raw_data)} bytes of data, but its shape '
@@ -133,7 +136,8 @@ def _check_external(path: Path, name: str, tensor: ir.TensorProtocol) -> None:
         return
     folder, location = path.parent.resolve(), Path(str(tensor.location))
     target = (folder / location).resolve()
-    if location.is_absolute() or folder not in target.parents:
+    inside = folder in target.parents or (target.parent == _blobs(folder) and ".." not in location.parts)
+    if location.is_absolute() or not inside:
         raise InvalidModelError(
             f'{path}: weight "{name}" points outside the model\'s folder ({location}); refused'
         )
@@ -147,6 +151,34 @@ def _check_external(path: Path, name: str, tensor: ir.TensorProtocol) -> None:
             f'{path}: {location} is too short for weight "{name}" '
             f"({target.stat().st_size} bytes, {end} needed); copy it again"
         )
+
+
+def _follow_links(path: Path, model: ir.Model) -> None:
+    """Points weights behind links, which have been checked, to the files themselves; onnx-ir follows none."""
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor):
+            target = (path.parent / str(tensor.location)).resolve()
+            if path.parent.resolve() not in target.parents:
+                value.const_value = ir.ExternalTensor(
+                    target.name,
+                    tensor.offset,
+                    tensor.length,
+                    tensor.dtype,
+                    shape=tensor.shape,
+                    name=str(tensor.name),
+                    base_dir=target.parent,
+                )
+
+
+def _blobs(folder: Path) -> Path | None:
+    """Where a Hugging Face cache keeps the files that those of a snapshot link to; None outside a cache.
+
+    ``models--ORG--NAME/snapshots/REVISION/...`` links into ``models--ORG--NAME/blobs``, see
+    https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
+    """
+    snapshots = next((parent for parent in folder.parents if parent.name == "snapshots"), None)
+    return None if snapshots is None else snapshots.parent / "blobs"
 
 
 def _check_wiring(path: Path, model: ir.Model) -> None:

@@ -27,15 +27,7 @@ Converter = Callable[["Lifter", ir.Node], Any]
 CONVERTERS: dict[str, Converter] = {}
 
 PLAIN = frozenset(["bool", "float32", *(f"{s}int{b}" for s in ("", "u") for b in (8, 16, 32, 64))])
-# Raised where inputs or attributes of a damaged file do not fit an operation.
-_UNEXPECTED = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    RuntimeError,
-)
+_UNEXPECTED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 SMALL = 64  # elements up to which a constant expression is computed at once
 
 
@@ -125,6 +117,8 @@ class Lifter:
 
     def _convert(self, node: ir.Node) -> None:
         inputs = [self.values[id(v)] for v in node.inputs if v is not None]
+        if node.op_type == "Gemm" and any(len(self.dims_of(v) or ()) != 2 for v in node.inputs[:2]):
+            raise InvalidModelError(f'node "{node.name}" (op Gemm): its factors are not matrices')
         if node.op_type == "Constant" or (inputs and all(isinstance(i, Constant | Weight) for i in inputs)):
             self._fold(node)
         elif node.op_type == "Shape" or (

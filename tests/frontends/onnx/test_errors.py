@@ -198,3 +198,45 @@ def test_inputs_that_are_no_tensors_of_numbers(tmp_path) -> None:
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.STRING
     with pytest.raises(InvalidModelError, match='input "x" is of type STRING'):
         load(saved(model, tmp_path))
+
+
+def test_a_link_may_lead_to_the_blobs_of_the_same_cache_alone(tmp_path) -> None:
+    """As huggingface_hub lays its cache out."""
+    repository = tmp_path / "models--org--tiny"
+    folder, blobs, other = repository / "snapshots" / "abc" / "onnx", repository / "blobs", tmp_path / "blobs"
+    for each in (folder, blobs, other):
+        each.mkdir(parents=True)
+        (each / "1f").write_bytes(np.ones((4, 4), np.float32).tobytes())
+    (folder / "m.onnx_data").symlink_to("../../../blobs/1f")
+    path = saved(graph([MATMUL], [external("w", "m.onnx_data")]), folder)
+    (param,) = load(path).params.values()
+    np.testing.assert_array_equal(param.value(), np.ones((4, 4)))
+    (folder / "m.onnx_data").unlink()
+    (folder / "m.onnx_data").symlink_to(other / "1f")
+    with pytest.raises(InvalidModelError, match="points outside the model's folder"):
+        load(path)
+    path = saved(graph([MATMUL], [external("w", "../../../blobs/1f")]), folder)
+    with pytest.raises(InvalidModelError, match="points outside the model's folder"):
+        load(path)
+
+
+def test_a_weight_without_a_type(tmp_path) -> None:
+    nothing = weight(np.ones((4, 4)))
+    nothing.data_type = TensorProto.UNDEFINED
+    with pytest.raises(InvalidModelError, match='weight "w" has no type'):
+        load(saved(graph([MATMUL], [nothing]), tmp_path))
+
+
+@pytest.mark.parametrize("number", [float("nan"), 1e30])
+def test_an_attribute_that_is_no_sensible_number(tmp_path, number) -> None:
+    node = helper.make_node("LeakyRelu", ["x"], ["y"], name="act", alpha=number)
+    with pytest.raises(InvalidModelError, match=r'node "act" .* attribute alpha is .* float32'):
+        load(saved(graph([node]), tmp_path))
+
+
+def test_a_product_of_vectors_where_matrices_belong(tmp_path) -> None:
+    total = helper.make_node("ReduceMax", ["x", "axes"], ["v"], name="max", keepdims=0)
+    axes = onnx.numpy_helper.from_array(np.array([0]), "axes")
+    node = helper.make_node("Gemm", ["v", "w"], ["y"], name="gemm")
+    with pytest.raises(InvalidModelError, match=r'node "gemm" .* its factors are not matrices'):
+        load(saved(graph([total, node], [weight(np.ones((4, 4))), axes]), tmp_path))
