@@ -75,6 +75,11 @@ SETTINGS = (
     Setting("preset accurate", {"preset": "accurate"}),
     Setting("preset balanced", {"preset": "balanced"}),
     Setting("preset sparse", {"preset": "sparse"}),
+    Setting(
+        "W4 floors of 3.35 spikes, no rotation",
+        {"weights": "int4", "block": 0, "levels": 127, "group": 0, "spikes": 3.35}
+        | {"smoothing": 0.5, "q_levels": 23, "compensation": 1.0},
+    ),
     Setting("preset quarot", {"preset": "quarot"}),
     Setting("preset spikellm", {"preset": "spikellm"}),
     Setting("preset rtn", {"preset": "rtn"}),

@@ -30,8 +30,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             {"weights": "int8", "levels": 63, "q_levels": 63, "group": 64},
         ),
         "balanced": Preset(
-            "4-bit weights, about 3 spikes a neuron",
-            {"weights": "int4", "levels": 9, "group": 64, "q_levels": 7, "smoothing": 0.5},
+            "4-bit weights, about 3.3 spikes a neuron",
+            {"weights": "int4", "levels": 127, "group": 64, "spikes": 2.95}
+            | {"smoothing": 0.5, "q_levels": 15, "compensation": 1.0},
         ),
         "sparse": Preset(
             "4-bit weights, under 2 spikes a neuron",
