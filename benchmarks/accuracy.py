@@ -235,7 +235,7 @@ def _row(found: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any
     """What the page shows of an evaluation; one coding where only one was counted."""
     keep = ("perplexity", "ratio", "kl", "greedy", "windows", "tokens", "zero_fraction")
     own = manifest["config"]["coding"]
-    codings = CODINGS if "bit_spikes" in found["ops"][0] else (own,)
+    codings = CODINGS if own in CODINGS and "bit_spikes" in found["ops"][0] else (own,)
     return {
         **{k: v for k, v in found.items() if k.startswith(keep)},
         "codings": {coding: _coded(manifest, found, coding, coding == own) for coding in codings},
