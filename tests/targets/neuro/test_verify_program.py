@@ -172,7 +172,7 @@ CORRUPT: dict[str, tuple[Callable[[Program], Program], str]] = {
     "data over data": (overlapping_data, "data-overlap"),
     "neuron address": (instruction("fill", DOWN, dst=Ref(0xFFFF)), "address-outside"),
     "synapse address": (instruction("kvcol", cache=Ref(0xFFFF)), "address-outside"),
-    "base register makes an address negative": (instruction("base", DOWN, value=-9), "address-outside"),
+    "base register makes an address negative": (instruction("base", DOWN, value=-30000), "address-outside"),
     "external memory": (instruction("fetch", **{"from": 10**9}), "external-outside"),
     "no end": (dropped("jump", DOWN), "runs-off-end"),
     "jump forward": (instruction("jump", DOWN, target=500), "jump-outside"),
