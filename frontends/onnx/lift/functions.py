@@ -16,7 +16,9 @@ from sdc.frontends.onnx.lift.lifter import Decoding, Lifter, computed_in
 from sdc.frontends.onnx.lift.masks import NotCausalError
 from sdc.frontends.onnx.lift.positions import ShortPositionsError
 from sdc.frontends.onnx.lift.values import Past, Structural
+from sdc.frontends.onnx.unfit import refusing
 from sdc.ir.model import Model, ModelInfo
+from sdc.ir.ops import shape_of
 from sdc.ir.params import Param
 from sdc.ir.quantised import Dequantise
 
@@ -89,13 +91,25 @@ def _lift_decoder(model: ir.Model, info: ModelInfo, tokens: ir.Value) -> Model:
     with _function(builder, "forward"):
         with builder.dataflow():
             lifter.run()
-            logits = lifter.expr(model.graph.outputs[0])
+            logits = _output(lifter, model.graph.outputs[0])
             out = builder.emit_output(relax.Tuple([logits, *decoding.grown]))
         inputs = [ids, position, *decoding.caches]
         builder.emit_func_output(out, [*inputs, *lifter.variables.values()])
-    vocab = int(logits.ty.shape.values[2])
+    vocab = _vocabulary(logits, str(model.graph.outputs[0].name))
     info = replace(_facts(info, lifter), kind="decoder", vocab=vocab)
     return _finish(builder, "forward", len(inputs), lifter, info)
+
+
+def _output(lifter: Lifter, value: ir.Value) -> relax.Expr:
+    with refusing(f'output "{value.name}": what it is made of does not fit together'):
+        return lifter.expr(value)
+
+
+def _vocabulary(logits: relax.Expr, name: str) -> int:
+    """The last dimension of logits [batch, seq, vocabulary]."""
+    with refusing(f'output "{name}" is not [batch, seq, vocabulary]'):
+        _batch, _seq, vocabulary = shape_of(logits, "logits")
+        return int(vocabulary)
 
 
 def _past_dims(lifter: Lifter, shape: ir.Shape) -> tuple[Any, ...]:
@@ -127,7 +141,7 @@ def _lift_stateless(model: ir.Model, info: ModelInfo) -> Model:
     with _function(builder, "main"):
         with builder.dataflow():
             lifter.run()
-            outputs = [lifter.expr(o) for o in model.graph.outputs]
+            outputs = [_output(lifter, o) for o in model.graph.outputs]
             out = builder.emit_output(outputs[0] if len(outputs) == 1 else relax.Tuple(outputs))
         builder.emit_func_output(out, [*inputs, *lifter.variables.values()])
     return _finish(builder, "main", len(inputs), lifter, _facts(info, lifter))

@@ -9,10 +9,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from sdc.frontends.onnx.normalise.float_casts import FLOATS
 from sdc.ir.params import Param, Permute, Reshape, SliceRows, Transpose
 from sdc.ir.quantised import Dequantise
 
 __all__ = ["LAZY", "transposed"]
+
+WIDE = frozenset({ir.DataType.INT32, ir.DataType.INT64, ir.DataType.UINT32, ir.DataType.UINT64})
 
 
 class ParamOf(Protocol):
@@ -27,7 +30,9 @@ class ParamOf(Protocol):
         ...
 
 
-def _lazy_transpose(lifter: ParamOf, node: ir.Node) -> Param:
+def _lazy_transpose(lifter: ParamOf, node: ir.Node) -> Param | None:
+    if _is_wide(node.inputs[0]):
+        return None
     param = lifter.param(node.inputs[0])
     axes = tuple(node.attributes.get_ints("perm", list(range(len(param.shape)))[::-1]))
     if axes != (1, 0):
@@ -44,7 +49,9 @@ def transposed(param: Param) -> Param:
     return param.then(Transpose(), name=f"{param.name}.T")
 
 
-def _lazy_reshape(lifter: ParamOf, node: ir.Node) -> Param:
+def _lazy_reshape(lifter: ParamOf, node: ir.Node) -> Param | None:
+    if _is_wide(node.inputs[0]):
+        return None
     param = lifter.param(node.inputs[0])
     wanted = [int(d) for d in lifter.array(node.inputs[1])]
     known = int(np.prod([d for d in wanted if d > 0]))
@@ -53,12 +60,22 @@ def _lazy_reshape(lifter: ParamOf, node: ir.Node) -> Param:
     return param.then(Reshape(shape), name=str(node.outputs[0].name))
 
 
-def _lazy_cast(lifter: ParamOf, node: ir.Node) -> Param:
-    return lifter.param(node.inputs[0])
+def _lazy_cast(lifter: ParamOf, node: ir.Node) -> Param | None:
+    """Weights are float32 whatever they are stored in; a cast to integers rounds, so it is none of these."""
+    target = node.attributes.get_int("to", 0)  # Identity has none
+    return lifter.param(node.inputs[0]) if not target or ir.DataType(target) in FLOATS else None
+
+
+def _is_wide(value: Any) -> bool:
+    """Whether float32, in which weights are, does not hold every number of a constant's type."""
+    tensor = value.const_value
+    return (value.dtype if tensor is None else tensor.dtype) in WIDE
 
 
 def _lazy_slice(lifter: ParamOf, node: ir.Node) -> Param | None:
     """Rows of axis 0."""
+    if _is_wide(node.inputs[0]):
+        return None
     bounds = [[int(n) for n in lifter.array(v)] for v in node.inputs[1:] if v is not None]
     param = lifter.param(node.inputs[0])
     if len(bounds) < 3 or bounds[2] != [0] or bounds[3:] not in ([], [[1]]):

@@ -18,6 +18,7 @@ from sdc.frontends.onnx.lift.positions import position_rows
 from sdc.frontends.onnx.lift.structural import Interpreter, symbolic
 from sdc.frontends.onnx.lift.values import Constant, Grown, Lifted, Past, Structural, Weight, number
 from sdc.frontends.onnx.schema import UNKNOWN_ATTRIBUTES
+from sdc.frontends.onnx.unfit import refusing
 from sdc.ir.ops import shape_of
 from sdc.ir.params import Cast, FunctionSource, Param, array_param
 
@@ -27,7 +28,6 @@ Converter = Callable[["Lifter", ir.Node], Any]
 CONVERTERS: dict[str, Converter] = {}
 
 PLAIN = frozenset(["bool", "float32", *(f"{s}int{b}" for s in ("", "u") for b in (8, 16, 32, 64))])
-_UNEXPECTED = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 SMALL = 64  # elements up to which a constant expression is computed at once
 
 
@@ -107,13 +107,9 @@ class Lifter:
         return isinstance(self.values.get(id(value)), Constant | Structural) or value.is_initializer()
 
     def _lift(self, node: ir.Node) -> None:
-        try:
+        where = f'node "{node.name}" (op {node.op_type}): its inputs or attributes do not fit it'
+        with refusing(where):
             self._convert(node)
-        except _UNEXPECTED as error:
-            what = str(error).strip().split("\n")[0]
-            raise InvalidModelError(
-                f'node "{node.name}" (op {node.op_type}): its inputs or attributes do not fit it ({what})'
-            ) from error
 
     def _convert(self, node: ir.Node) -> None:
         inputs = [self.values[id(v)] for v in node.inputs if v is not None]

@@ -11,7 +11,6 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 from onnxscript.rewriter.onnx_fusions import fuse
 
-from sdc.errors import InvalidModelError
 from sdc.frontends.onnx.normalise.attention import fuse_attention
 from sdc.frontends.onnx.normalise.block_quantised import unpack_block_quantised
 from sdc.frontends.onnx.normalise.contrib_rotary import standardise_rotary
@@ -27,6 +26,7 @@ from sdc.frontends.onnx.normalise.quantised_activations import drop_quantised_ac
 from sdc.frontends.onnx.normalise.repeat_heads import drop_repeated_heads
 from sdc.frontends.onnx.normalise.rotary import fuse_rotary
 from sdc.frontends.onnx.normalise.skip_norms import split_skip_norms
+from sdc.frontends.onnx.unfit import refusing
 
 __all__ = ["normalise"]
 
@@ -83,22 +83,8 @@ def _applied(name: str, rule: Rule, model: ir.Model) -> int | Mapping[str, int]:
     Raises:
         InvalidModelError: The graph breaks what the rule takes for granted of a valid model.
     """
-    try:
+    with refusing(
+        f"the graph's shapes, types or attributes do not fit together where it is searched for {name}",
+        "; check it with onnx.checker, or export it again",
+    ):
         return rule(model)
-    except _UNEXPECTED as error:
-        what = str(error).strip().split("\n")[0]
-        raise InvalidModelError(
-            f"the graph's shapes, types or attributes do not fit together where it is searched for {name} "
-            f"({type(error).__name__}: {what}); check it with onnx.checker, or export it again"
-        ) from error
-
-
-_UNEXPECTED = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    RuntimeError,
-)

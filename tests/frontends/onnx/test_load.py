@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 from helpers.tiny_gguf import write_tiny_gguf
 from helpers.tiny_llama import decoder_inputs
+from onnx import TensorProto, helper, numpy_helper, save
 
 from sdc.frontends.gguf import to_onnx
 from sdc.frontends.onnx import load
@@ -102,3 +103,27 @@ def test_weights_stay_lazy_and_half_precision_weights_stay_as_stored() -> None:
     ]
     assert {p.dtype for p in model.params.values()} == {"float32"}
     assert set(stored) == {np.dtype(np.float16)}
+
+
+LARGE = 2**24 + 1  # float32 has no such number
+
+
+@pytest.mark.parametrize("rounds", [True, False], ids=["float to integer", "wide integers"])
+def test_integers_made_of_large_constants_are_exact(tmp_path, rounds) -> None:
+    table = np.linspace(-9.5, 9.5, 100, dtype=np.float32) if rounds else np.arange(LARGE, LARGE + 100)
+    made = helper.make_node("Cast", ["table"], ["n"], to=TensorProto.INT64)
+    if not rounds:
+        made = helper.make_node("Reshape", ["table", "shape"], ["n"])
+    graph = helper.make_graph(
+        [made, helper.make_node("Add", ["n", "x"], ["y"])],
+        "integers",
+        [helper.make_tensor_value_info("x", TensorProto.INT64, [100])],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, [100])],
+        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.array([100]), "shape")],
+        value_info=[helper.make_tensor_value_info("n", TensorProto.INT64, [100])],
+    )
+    path = tmp_path / "m.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    x = np.arange(100)
+    (y,) = Evaluator(load(path)).run("main", x)
+    np.testing.assert_array_equal(y, by_onnxruntime(path, lambda _: x))
