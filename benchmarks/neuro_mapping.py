@@ -1,31 +1,37 @@
 """How good mapping is, and how it scales: placement, schedule, freedom from deadlock, wall-clock time.
 
-    python benchmarks/neuro_mapping.py [--tokens 16] [-o docs/neuro-mapping.md]
+    python benchmarks/neuro_mapping.py [PROGRAM.sdc ...] [--tokens 16] [-o docs/neuro-mapping.md]
 
-Prints Markdown tables, or writes them. Times of the machine are simulated; mapping times are this computer's.
+Programs, compiled with ``--target=neuro``, are run for one token and timed, each on its machine. Prints
+Markdown tables, or writes them. Times of the machine are simulated; mapping times are this computer's.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from sdc.runtime import Program
 from sdc.targets.neuro.machine import Machine, load_machine, shipped_machines
 from sdc.targets.neuro.mapping import Partition, llama_graph
 from sdc.targets.neuro.mapping.mapping import Mapping, map_graph
 from sdc.targets.neuro.partition import partition
 from sdc.targets.neuro.place import place, place_by_bisection, place_randomly
 from sdc.targets.neuro.route import channel_dependencies, find_cycle
+from sdc.targets.neuro.runner import DecoderRunner
 from sdc.targets.neuro.simulate.timing import simulate_timing
 from sdc.targets.neuro.simulate.timing_tables import ScalingRow, scaling_table
+from sdc.targets.neuro.simulation import simulate_decoder
 
 MODEL = "smollm2-135m"
 SCALES = ("northpole-like", "loihi2-like")
+FIRST_TOKEN = 504  # "The"
 ROUNDS = 300  # of annealing, where not the placement itself is measured
 HEADS = {
     "placement": "machine | tiles | weights | ours / bound | ours / random | METIS / bound | METIS / random",
     "schedule": "machine | tokens | bound, us | schedule, us | ratio | simulated with contention, us | ratio",
+    "programs": "machine | cores | instructions | bound, us | makespan, us | ratio",
     "deadlock": "machine | trees | channel dependencies | cycles",
     "scaling": "machine | model | weights, millions | tiles | chips | weights | mapping, s | us / tile "
     "| simulated latency, ms",
@@ -35,6 +41,7 @@ HEADS = {
 def main() -> None:
     """Maps and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("programs", type=Path, nargs="*", help="compiled programs of SmolLM2")
     parser.add_argument("--tokens", type=int, default=16, help="tokens of a batch")
     parser.add_argument("-o", "--out", type=Path, help="file to write instead of printing")
     options = parser.parse_args()
@@ -46,6 +53,7 @@ def main() -> None:
         table("placement", (placement_row(m, partition(graph, m)) for m in machines)),
         SCHEDULE,
         table("schedule", (schedule_row(mapping) for mapping in mappings)),
+        *([PROGRAMS, table("programs", map(program_row, options.programs))] if options.programs else []),
         DEADLOCK,
         table("deadlock", (deadlock_row(mapping) for mapping in mappings)),
         SCALING,
@@ -58,7 +66,7 @@ def main() -> None:
         print(text)
 
 
-def table(name: str, rows: Iterator[list[object]]) -> str:
+def table(name: str, rows: Iterable[list[object]]) -> str:
     """Markdown."""
     head = HEADS[name]
     lines = [f"| {head} |", "|" + " --- |" * (head.count("|") + 1)]
@@ -103,6 +111,18 @@ def schedule_row(mapping: Mapping) -> list[object]:
     ]
 
 
+def program_row(path: Path) -> list[object]:
+    """A compiled program's first token, instruction by instruction, against its own bound."""
+    program = Program.load(path)
+    files, runner = program.manifest["program"], program.decoder
+    assert isinstance(runner, DecoderRunner)  # the target's only runner of language models
+    machine = load_machine(path / files["machine"])
+    run = simulate_decoder(runner, machine, [FIRST_TOKEN], 1).run
+    used = files["summary"]
+    times = [run.bound_ns / 1e3, run.makespan_ns / 1e3, run.makespan_ns / run.bound_ns]
+    return [machine.name, used["cores"], used["instructions"], *times]
+
+
 def deadlock_row(mapping: Mapping) -> list[object]:
     """The channel dependency graph of all trees."""
     dependencies = channel_dependencies(mapping.routes, mapping.grid)
@@ -126,18 +146,25 @@ def scaling_cells(row: ScalingRow) -> list[object]:
 
 INTRODUCTION = """# How good mapping is, and how it scales
 
-Made by `python benchmarks/neuro_mapping.py -o docs/neuro-mapping.md`; see [neuro.md](neuro.md) for the terms.
+Made by `python benchmarks/neuro_mapping.py PROGRAM.sdc ... -o docs/neuro-mapping.md`; see
+[neuro.md](neuro.md) for the terms.
 
 ## Placement of SmolLM2-135M
 
 Spike-hops: packets times links, for one token. *Bound*: what no placement can go below
 (`targets/neuro/place/bound.py`). *Random*: the same tiles shuffled over the same compact region. *METIS*:
-recursive bisection with METIS on that region (resident models only).
+recursive bisection with METIS on that region (resident models only). Where weights are streamed, this is the
+mapping of shapes; a compiled program deals its cores out by duty (`targets/neuro/codegen/streamed.py`).
 """
 SCHEDULE = """## Schedule of SmolLM2-135M
 
 Bound: the longest chain of dependent work and messages, the busiest core, the busiest external memory. The
 simulation adds contention for links and waiting for buffers.
+"""
+PROGRAMS = """## Programs of SmolLM2-135M
+
+The compiled binaries, timed instruction by instruction over their first token; the bound is the same run
+without contention, or the busiest core, link or external memory.
 """
 DEADLOCK = """## Freedom from deadlock
 

@@ -28,7 +28,10 @@ class Artefact:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all safetensors files."""
+        """Bytes of weights, scales and tables: as the target states them, or of all safetensors files."""
+        stated = self.manifest["program"].get("weight_bytes")
+        if stated is not None:
+            return int(stated)
         return sum(f["size"] for name, f in self.manifest["files"].items() if name.endswith(".safetensors"))
 
 

@@ -11,7 +11,7 @@ from sdc.targets.neuro.isa.table import WORD_BYTES
 from sdc.targets.neuro.machine import Grid, Machine
 from sdc.targets.neuro.place import Placement
 
-__all__ = ["summarise"]
+__all__ = ["initial_bytes", "summarise"]
 
 
 def summarise(program: Program, machine: Machine, placement: Placement | None) -> dict[str, Any]:
@@ -41,6 +41,11 @@ def summarise(program: Program, machine: Machine, placement: Placement | None) -
         "streamed_bytes_per_token": sum(_streamed(core) for core in cores),
         **_quality(placement),
     }
+
+
+def initial_bytes(program: Program) -> int:
+    """Bytes that are in the cores before the first token: weights, scales, biases, tables."""
+    return sum(len(segment.data) for core in program.cores for segment in core.segments)
 
 
 def _streamed(core: CoreProgram) -> int:

@@ -22,7 +22,7 @@ from sdc.targets.neuro.mapping.from_model import graph_from_model
 from sdc.targets.neuro.partition import partition
 from sdc.targets.neuro.place import place
 from sdc.targets.neuro.runner import DecoderRunner, GraphRunner, Signature
-from sdc.targets.neuro.summary import summarise
+from sdc.targets.neuro.summary import initial_bytes, summarise
 from sdc.targets.neuro.verify.program import verify_program
 
 __all__ = ["DEFAULT_MACHINE", "MACHINE", "PROGRAM", "NeuroTarget"]
@@ -75,6 +75,7 @@ class NeuroTarget:
             "external": _EXTERNAL,
             "machine": MACHINE,
             "signature": Signature.of(model.info.kind, model.info.vocab, compiled).to_json(),
+            "weight_bytes": initial_bytes(compiled.program) + compiled.external.nbytes,
             "summary": summarise(compiled.program, machine, placed),
         }
         return BuildResult((out / PROGRAM, out / _EXTERNAL, out / MACHINE), manifest)

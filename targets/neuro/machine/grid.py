@@ -61,6 +61,11 @@ class Grid:
         """Number of cores."""
         return self.routers * self.cluster
 
+    @property
+    def several_chips(self) -> tuple[bool, bool]:
+        """Whether the board has more than one chip in x, and in y: a ring of one chip never leaves it."""
+        return self.width > self.chip_width, self.height > self.chip_height
+
     def xy(self, core: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Router coordinates of cores."""
         router = np.asarray(core) // self.cluster

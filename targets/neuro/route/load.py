@@ -60,17 +60,18 @@ def link_loads(routes: Routes, packets: NDArray[np.float64], grid: Grid) -> Link
 def link_time_ns(machine: Machine) -> NDArray[np.float64]:
     """[4, height, width] time that one packet occupies each link; links between chips are slower.
 
-    The edge of a chip is one link, shared by the routers along it.
+    The edge of a chip is one link, shared by the routers along it. The ring of a single chip closes on it.
     """
     grid, network = Grid.of(machine), machine.network
+    apart_x, apart_y = grid.several_chips
     time = np.full((4, grid.height, grid.width), network.packet_time_ns)
     slow = network.packet_bits / network.chip_link_gbit_per_s
     x, y = np.arange(grid.width), np.arange(grid.height)
     edges = (
-        (x + 1) % grid.chip_width == 0,
-        x % grid.chip_width == 0,
-        (y + 1) % grid.chip_height == 0,
-        y % grid.chip_height == 0,
+        apart_x & ((x + 1) % grid.chip_width == 0),
+        apart_x & (x % grid.chip_width == 0),
+        apart_y & ((y + 1) % grid.chip_height == 0),
+        apart_y & (y % grid.chip_height == 0),
     )
     for direction, edge in enumerate(edges):
         if direction < 2:

@@ -124,7 +124,8 @@ def route(source: Ints, target: Ints, flow_of_target: Ints, grid: Grid, virtual_
 def _finish(table: Ints, depth: Ints, y_first: NDArray[np.bool_], count: int, grid: Grid) -> Routes:
     flow, axis, line, start, step, length, channel = table
     chip = np.where(axis == HORIZONTAL, grid.chip_width, grid.chip_height)
-    crossed = _crossings(start, step, length, chip)
+    apart = np.where(axis == HORIZONTAL, *grid.several_chips)
+    crossed = np.where(apart, _crossings(start, step, length, chip), 0)
     hops = np.bincount(flow, length, count).astype(np.int64)
     chip_hops = np.bincount(flow, crossed, count).astype(np.int64)
     most = np.zeros((2, count), np.int64)

@@ -28,6 +28,7 @@ def load(model, tmp_path: Path, machine="generic"):
     result = target.build(model, config, tmp_path, lambda *step: seen.append(step))
     assert seen[-1][1] == seen[-1][2]
     assert all(path.is_file() for path in result.files)
+    assert 0 < result.manifest["weight_bytes"] < sum(path.stat().st_size for path in result.files)
     return target.load(tmp_path, json.loads(json.dumps(result.manifest)))
 
 

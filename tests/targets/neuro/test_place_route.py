@@ -26,7 +26,9 @@ from sdc.targets.neuro.route.load import link_time_ns
 
 MESH = Grid(7, 5, 1, 7, 5, torus=False)
 TORUS = Grid(7, 5, 1, 7, 5, torus=True)
+RING_OF_CHIPS = Grid(6, 4, 1, 3, 2, torus=True)
 CLUSTERS = Grid(4, 6, 3, 2, 3, torus=False)
+GRIDS = {"mesh": MESH, "torus": TORUS, "chips": RING_OF_CHIPS, "clusters": CLUSTERS}
 
 
 def walk(routes: Routes, flow: int, grid: Grid) -> list[tuple[tuple[int, int], tuple[int, int]]]:
@@ -52,7 +54,7 @@ def multicasts(draw: st.DrawFn, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.
     return np.array(source), np.array([t for ts in targets for t in ts]), flow
 
 
-@pytest.mark.parametrize("grid", [MESH, TORUS, CLUSTERS], ids=["mesh", "torus", "clusters"])
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
 @pytest.mark.parametrize("channels", [1, 2, 4])
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
@@ -79,10 +81,21 @@ def test_every_tree_is_a_tree_that_reaches_its_targets(
         assert {n for n in tree if not tree.out_degree(n)} <= ends | {root}
         assert max(nx.shortest_path_length(tree, root).values()) == routes.depth[f]
         chips = [(a[0] // grid.chip_width, a[1] // grid.chip_height) for a in tree]
-        assert (routes.chip_hops[f] == 0) == (len(set(chips)) == 1) or grid.torus
+        assert (routes.chip_hops[f] == 0) == (len(set(chips)) == 1)
     loads = link_loads(routes, packets, grid)
     assert loads.stacked().sum() == pytest.approx(float(routes.hops @ packets))
     assert len(find_cycle(channel_dependencies(routes, grid))) == 0
+
+
+def test_the_ring_of_one_chip_does_not_leave_it() -> None:
+    machine = load_machine("generic")
+    assert Grid.of(machine).torus
+    assert machine.board.chips == 1
+    assert (link_time_ns(machine) == machine.network.packet_time_ns).all()
+    two = machine.model_copy(update={"board": machine.board.model_copy(update={"chips_x": 2})})
+    slow = link_time_ns(two) > machine.network.packet_time_ns
+    assert slow[:2].any(axis=1).sum(axis=1).tolist() == [2, 2]
+    assert not slow[2:].any()
 
 
 def test_loads_are_those_of_the_single_links() -> None:
