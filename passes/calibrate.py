@@ -171,11 +171,14 @@ def best_dead_zone(x: NDArray, weight: NDArray, encoding: Encoding, target: NDAr
 
 def _best(x: NDArray, weight: NDArray, choices: list[Encoding], target: NDArray | None) -> Encoding:
     """The encoding whose outputs are nearest; the first of equals."""
-    gram = weight.T @ weight
+    rows, width = weight.shape
+    gram = weight.T @ weight if width < rows else None  # the smaller product of the two
     target = x if target is None else target
 
     def loss(encoding: Encoding) -> float:
         error = dequantised(x, encoding) - target
-        return float(np.einsum("rk,rk->", error @ gram, error))
+        if gram is not None:
+            return float(np.einsum("rk,rk->", error @ gram, error))
+        return float(np.square(error @ weight.T).sum(dtype=np.float64))
 
     return min(choices, key=loss)

@@ -13,7 +13,7 @@ from tvm import relax
 from sdc.errors import NumericsError
 from sdc.ir.evaluate import Lockstep
 from sdc.ir.model import Model
-from sdc.ir.ops import attributes, is_op
+from sdc.ir.ops import OPS, attributes, is_op
 from sdc.passes.base import PassContext
 from sdc.passes.graph import Graph, op_name
 
@@ -133,11 +133,11 @@ class _Collector:
     def __call__(self, var: relax.Var, call: relax.Call, runs: Lockstep) -> Sequence[Any] | None:
         if is_op(call, "sdc.kv_append"):
             return appended_rows(call, runs)
-        if is_op(call, "sdc.linear"):
-            (x,) = runs.values(call.args[0])
-            weight = None if op_name(call) in self.records else runs.values(call.args[1])[0]
+        if is_op(call, "sdc.linear"):  # computed here, since a weight takes longer to load than to use
+            x, weight, *bias = (runs.values(a)[0] for a in call.args)
             self.record(op_name(call), x, weight)
-        elif is_op(call, "sdc.attention"):
+            return [None if var.same_as(self.last) else OPS["linear"].reference(x, weight, *bias)]
+        if is_op(call, "sdc.attention"):
             q, k, v, position = (runs.values(a)[0] for a in call.args[:4])
             name, causal = op_name(call), attributes(call)["causal"]
             seen = int(position) + q.shape[1] if causal else k.shape[2]
@@ -148,11 +148,11 @@ class _Collector:
 
     def record(self, name: str, x: NDArray, weight: NDArray | None = None) -> None:
         flat = x.reshape(-1, x.shape[-1])
-        absmax = np.abs(flat).max(0, initial=0.0)
+        absmax = _absmax(flat)
         if not np.isfinite(absmax).all():
             raise NumericsError(name, "its input is NaN or infinite on the calibration text")
         if name not in self.records:
-            columns = np.empty(0, np.float32) if weight is None else np.abs(weight).max(0)
+            columns = np.empty(0, np.float32) if weight is None else _absmax(weight)
             self.records[name] = _Record(np.zeros_like(absmax), columns)
         record = self.records[name]
         np.maximum(record.absmax, absmax, out=record.absmax)
@@ -172,3 +172,8 @@ class _Collector:
             return np.empty((0, len(record.absmax)), np.float32)
         rows = np.concatenate(record.rows)
         return rows[np.linspace(0, len(rows) - 1, min(self.rows, len(rows))).astype(int)]
+
+
+def _absmax(rows: NDArray) -> NDArray:
+    """max |x| of every column, without an array of magnitudes; NaN where a column holds one."""
+    return np.maximum(rows.max(0, initial=0.0), -rows.min(0, initial=0.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from tvm import relax, tirx
 from sdc.errors import InvalidModelError, UnsupportedOpError
 from sdc.frontends.onnx.lift.lazy import LAZY
 from sdc.frontends.onnx.lift.positions import position_rows
+from sdc.frontends.onnx.lift.stored import read_tensor
 from sdc.frontends.onnx.lift.structural import Interpreter, symbolic
 from sdc.frontends.onnx.lift.values import Constant, Grown, Lifted, Past, Structural, Weight, number
 from sdc.frontends.onnx.schema import UNKNOWN_ATTRIBUTES
@@ -253,10 +255,9 @@ class Lifter:
         tensor = value.const_value
         if tensor is None:
             raise InvalidModelError(f'constant "{value.name}" has no data')
-        shape = tuple(int(d) for d in tensor.shape)
-        dtype = str(tensor.dtype.numpy())
-        name = str(value.name)
-        param = Param(name, shape, dtype, FunctionSource(tensor.numpy, f"ONNX initializer {name}"))
+        shape, dtype, name = tuple(int(d) for d in tensor.shape), str(tensor.dtype.numpy()), str(value.name)
+        source = FunctionSource(partial(read_tensor, tensor), f"ONNX initializer {name}")
+        param = Param(name, shape, dtype, source)
         return param if dtype == "float32" else param.then(Cast("float32"), dtype="float32")
 
     def weight(self, param: Param) -> relax.Var:
