@@ -254,8 +254,12 @@ def report(
         Path | None, typer.Option("--eval", help="Measurements: what `sdc eval --json` printed.")
     ] = None,
     text: Annotated[Path | None, typer.Option(help="Text to measure on (default: sdc's demo text).")] = None,
-    windows: Annotated[int, typer.Option(help="Windows at most.")] = 2,
-    window: Annotated[int, typer.Option(help="Tokens a window.")] = 256,
+    windows: Annotated[
+        int | None, typer.Option(help="Windows at most (default: 2; 1 on a simulated machine).")
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(help="Tokens a window (default: 256; 16 on a simulated machine).")
+    ] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:

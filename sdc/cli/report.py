@@ -14,14 +14,17 @@ from sdc.runtime import Program
 
 __all__ = ["report"]
 
+_WINDOWS = {"neuro": (1, 16)}  # a simulated machine takes seconds for a token
+_OTHERWISE = (2, 256)
+
 
 def report(
     path: Path,
     out: Path,
     evaluation: Path | None,
     text: Path | None,
-    windows: int,
-    window: int,
+    windows: int | None,
+    window: int | None,
     *,
     quiet: bool,
 ) -> None:
@@ -32,7 +35,8 @@ def report(
         found = read_evaluation(evaluation)
     elif program.manifest["model"]["kind"] == "decoder" and program.tokenizer is not None:
         content = demo_text()[1] if text is None else read_text(text)
+        many, long = _WINDOWS.get(program.manifest["target"], _OTHERWISE)
         with Bars(quiet) as bars:
-            found = measure(program, content, windows, window, bars).to_json()
+            found = measure(program, content, windows or many, window or long, bars).to_json()
     write_report(Subject(program, found), out)
     print(out)
