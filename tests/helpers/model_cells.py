@@ -58,6 +58,7 @@ EXPORTERS = {
     "optimum": "Optimum",
     "torchscript": "torch.onnx TorchScript",
     "quantised": "onnxruntime quantisers",
+    "optimised": "onnxruntime optimisers",
 }
 
 # What onnxruntime computes in another precision than float32 differs from us by this much at most: it rounds

@@ -16,6 +16,7 @@ from sdc.frontends.onnx.normalise.block_quantised import unpack_block_quantised
 from sdc.frontends.onnx.normalise.contrib_rotary import standardise_rotary
 from sdc.frontends.onnx.normalise.experts import spread_experts
 from sdc.frontends.onnx.normalise.float_casts import drop_float_casts
+from sdc.frontends.onnx.normalise.fused_operations import split_fused_operations
 from sdc.frontends.onnx.normalise.group_query_attention import split_group_query_attention
 from sdc.frontends.onnx.normalise.hidden_scores import add_masks
 from sdc.frontends.onnx.normalise.known_shapes import infer_known_shapes
@@ -47,12 +48,13 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("numbers from shapes", infer_known_shapes),
     ("float casts", drop_float_casts),
     ("functions", _inline),
+    ("onnxruntime's norms", split_skip_norms),
+    ("onnxruntime's fused operations", split_fused_operations),
     ("quantised activations", drop_quantised_activations),
     ("weights in blocks", unpack_block_quantised),
     ("GroupQueryAttention", split_group_query_attention),
     ("MultiHeadAttention", split_multi_head_attention),
     ("com.microsoft RotaryEmbedding", standardise_rotary),
-    ("onnxruntime's norms", split_skip_norms),
     ("onnxscript's fusions", fuse),
     ("decomposed norms", fuse_norms),
     ("scaled RotaryEmbedding", fuse_rotary),

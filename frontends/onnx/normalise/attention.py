@@ -74,7 +74,7 @@ def _match(softmax: ir.Node) -> _Match | None:
     if len(users) != 1:
         return None
     scores, masks = _split_masks(softmax.inputs[0])
-    scores, softcap = _split_softcap(scores)
+    scores, softcap, inside = _split_softcap(scores)
     scores, scale = _split_scale(scores)
     product = _producer(scores, "MatMul")
     if product is None:
@@ -87,7 +87,9 @@ def _match(softmax: ir.Node) -> _Match | None:
     value = users[0].inputs[1]
     if value is None:
         return None
-    return _Match(query, key, value, masks, scale * before_query * before_key, softcap, users[0].outputs[0])
+    return _Match(
+        query, key, value, masks, inside * scale * before_query * before_key, softcap, users[0].outputs[0]
+    )
 
 
 def _producer(value: ir.Value | None, op: str) -> ir.Node | None:
@@ -119,14 +121,17 @@ def _split_masks(value: ir.Value | None) -> tuple[ir.Value | None, tuple[ir.Valu
     return value, ()
 
 
-def _split_softcap(value: ir.Value | None) -> tuple[ir.Value | None, float]:
-    """x and c of Mul(Tanh(Div(x, c)), c) (Gemma 2, arXiv 2408.00118, section 2); c is 0 for none."""
+def _split_softcap(value: ir.Value | None) -> tuple[ir.Value | None, float, float]:
+    """x, c and f of Mul(Tanh(Mul(x, f / c)), c) (Gemma 2, arXiv 2408.00118, section 2); c is 0 for none.
+
+    f is 1, or the scale of the scores where an optimiser joined the two constants.
+    """
     inner, cap = _split_scale(value)
     tanh = _producer(inner, "Tanh")
     if tanh is None or cap <= 0:
-        return value, 0.0
+        return value, 0.0, 1.0
     scores, factor = _split_scale(tanh.inputs[0])
-    return (scores, cap) if abs(factor * cap - 1) < 1e-5 else (value, 0.0)
+    return scores, cap, 1.0 if abs(factor * cap - 1) < 1e-5 else factor * cap
 
 
 def _split_scale(value: ir.Value | None) -> tuple[ir.Value | None, float]:

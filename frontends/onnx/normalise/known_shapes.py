@@ -23,6 +23,8 @@ def infer_known_shapes(model: ir.Model) -> int:
         return 0
     count = 0
     while True:
+        for value in (v for node in model.graph for v in node.outputs if v.dtype is None):
+            value.type = None  # a type without an element type cannot be serialised, as inference has to
         common.ShapeInferencePass(check_type=False, strict_mode=False)(model)
         found = _fold_numbers(model.graph)
         fold_constants(model, input_size_limit=LONGEST, output_size_limit=LONGEST)
@@ -42,6 +44,8 @@ def _fold_numbers(graph: ir.Graph) -> int:
         out = node.outputs[0]
         if node.op_type == "Expand":
             count += _expanded(node, sizes)
+        elif node.op_type == "Reshape":
+            count += _reshaped(node, sizes)
         elif node.op_type == "ConstantOfShape":
             count += _filled(graph, node)
         found = sizes.elements(out)
@@ -72,6 +76,24 @@ def _filled(graph: ir.Graph, node: ir.Node) -> int:
     graph.insert_before(node, tape.nodes)
     ir.convenience.replace_all_uses_with(out, constant)
     return 1
+
+
+def _reshaped(node: ir.Node, sizes: Sizes) -> int:
+    """Where inference found no shape, sets what the wanted one says, at least the rank; 1 if it did."""
+    x, wanted = node.inputs[:2]
+    out = node.outputs[0]
+    rank = wanted.shape[0] if wanted is not None and wanted.shape is not None else None
+    old = list(out.shape) if out.shape is not None else []
+    out.dtype = out.dtype or (None if x is None else x.dtype)
+    if out.dtype is None or not isinstance(rank, int) or any(_is_known(d) for d in old):
+        return 0
+    known = sizes.elements(wanted) or [None] * rank
+    out.shape = ir.Shape([d if isinstance(d, int) and d > 0 else None for d in known])
+    return int(list(out.shape) != old)
+
+
+def _is_known(dim: int | ir.SymbolicDim) -> bool:
+    return isinstance(dim, int) or dim.value is not None
 
 
 def _expanded(node: ir.Node, sizes: Sizes) -> int:

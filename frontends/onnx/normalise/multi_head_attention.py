@@ -76,16 +76,31 @@ def _thirds(tape: Tape, node: ir.Node, bias: ir.Value) -> Outputs:
 
 
 def _mask(tape: Tape, node: ir.Node, padding: ir.Value | None, added: ir.Value | None) -> ir.Value | None:
-    """What is added to the scores; a padding mask int32 [batch, total] hides keys where it is 0."""
+    """What is added to the scores, of a padding mask int32 and what is added anyway.
+
+    [batch, total] hides keys where it is 0; [batch], where a sum made it, says how many keys are seen.
+    """
     if padding is None:
         return added
-    if len(padding.shape or ()) != 2:
+    rank, made = len(padding.shape or ()), padding.producer()
+    if rank == 1 and made is not None and made.op_type == "ReduceSum" and node.op_type == "Attention":
+        seen = _before(tape, node.inputs[0], padding)
+    elif rank == 2:
+        zero = tape.op("Cast", [constant(tape, 0)], {"to": padding.dtype or ir.DataType.INT32})
+        seen = tape.op("Not", [tape.op("Equal", [padding, zero])])
+    else:
         raise refuse(node, f"a padding mask of shape {padding.shape}")
-    zero = tape.op("Cast", [constant(tape, 0)], {"to": padding.dtype or ir.DataType.INT32})
-    seen = tape.op("Not", [tape.op("Equal", [padding, zero])])
     seen = tape.op("Unsqueeze", [seen, constant(tape, [1, 2])])
     if added is None:
         return seen
     hidden = node.attributes.get_float("mask_filter_value", -10000.0)
     numbers = [tape.op("Constant", [], {"value": ir.tensor(x)}) for x in (0.0, hidden)]
     return tape.op("Add", [added, tape.op("Where", [seen, *numbers])])
+
+
+def _before(tape: Tape, x: ir.Value | None, counts: ir.Value) -> ir.Value:
+    """bool [batch, total]: whether a key's place is before the number of keys; x is [batch, total, width]."""
+    total = tape.op("Squeeze", [tape.op("Shape", [x], {"start": 1, "end": 2})])
+    places = tape.op("Range", [constant(tape, 0), total, constant(tape, 1)])
+    numbers = tape.op("Cast", [counts], {"to": ir.DataType.INT64})
+    return tape.op("Less", [places, tape.op("Unsqueeze", [numbers, constant(tape, [1])])])

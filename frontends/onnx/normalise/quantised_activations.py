@@ -3,6 +3,7 @@
 What onnxruntime's quantisers write (and Olive, which calls them):
 
 - dynamic: ``MatMulInteger`` of a ``DynamicQuantizeLinear``, cast and multiplied by both scales;
+- the same as onnxruntime's optimiser fuses it: ``MatMulIntegerToFloat``, ``DynamicQuantizeMatMul``;
 - static, QDQ: ``QuantizeLinear`` and ``DequantizeLinear`` with the same scale around every tensor;
 - static, operators: ``QLinearMatMul``;
 - embeddings: ``DequantizeLinear`` of the rows that ``Gather`` picked.
@@ -16,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-from sdc.frontends.onnx.normalise.rewriting import Outputs, given, replace_nodes
+from sdc.frontends.onnx.normalise.rewriting import Outputs, allow, given, refuse, replace_nodes
 
 __all__ = ["drop_quantised_activations"]
 
@@ -24,6 +25,8 @@ __all__ = ["drop_quantised_activations"]
 def drop_quantised_activations(model: ir.Model) -> int:
     """Rewrites every match; returns how many."""
     count = replace_nodes(model, {"QLinearMatMul": _apart}, domains=("",))
+    fused = {"MatMulIntegerToFloat": _scaled_product, "DynamicQuantizeMatMul": _quantising_product}
+    count += replace_nodes(model, fused, domains=("com.microsoft",))
     for node in list(model.graph):
         rule = _RULES.get(node.op_type) if not node.domain else None
         if rule is None or (found := rule(node)) is None:
@@ -46,6 +49,41 @@ def _apart(tape: Tape, node: ir.Node) -> Outputs:
     product = tape.op("MatMul", [left, right], name=f"{node.name}_product")
     product.dtype, product.shape = ir.DataType.FLOAT, node.outputs[0].shape
     return [tape.op("QuantizeLinear", [product, y_scale, y_zero])]
+
+
+def _scaled_product(tape: Tape, node: ir.Node) -> Outputs:
+    """MatMulIntegerToFloat(q, w, q_scale, w_scale, q_zero, w_zero, bias): x times w where q is made of x."""
+    allow(node, (), inputs=range(7))
+    q, q_scale, q_zero = node.inputs[0], node.inputs[2], given(node, 4)
+    source = _producer(q, "DynamicQuantizeLinear")
+    if source is None:
+        x = tape.op("DequantizeLinear", [q, q_scale, q_zero])
+    elif q_scale is source.outputs[1] and q_zero is source.outputs[2]:
+        x = source.inputs[0]
+    else:
+        raise refuse(node, "a scale or zero point of another tensor")
+    return _with_weight(tape, node, x, (node.inputs[1], node.inputs[3], given(node, 5)), given(node, 6))
+
+
+def _quantising_product(tape: Tape, node: ir.Node) -> Outputs:
+    """DynamicQuantizeMatMul(x, w, w_scale, w_zero, bias)."""
+    allow(node, (), inputs=range(5))
+    weight = (node.inputs[1], node.inputs[2], given(node, 3))
+    return _with_weight(tape, node, node.inputs[0], weight, given(node, 4))
+
+
+def _with_weight(
+    tape: Tape, node: ir.Node, x: ir.Value | None, weight: Outputs, bias: ir.Value | None
+) -> Outputs:
+    """The float product with a stored weight (integers, scale, zero point)."""
+    if x is None or weight[1] is None or not _is_stored(weight[0]):
+        raise refuse(node, "a product of two quantised activations")
+    matrix = tape.op("DequantizeLinear", weight, {"axis": 1})
+    matrix.name = _float_name(weight[0])
+    matrix.dtype, matrix.shape = ir.DataType.FLOAT, None if weight[0] is None else weight[0].shape
+    out = tape.op("MatMul", [x, matrix], name=f"{node.name}_float")
+    out.dtype, out.shape = ir.DataType.FLOAT, node.outputs[0].shape
+    return [out if bias is None else tape.op("Add", [out, bias])]
 
 
 Rewritten = tuple[list[ir.Node], ir.Value]
@@ -72,7 +110,7 @@ def _dynamic_product(scaled: ir.Node) -> Rewritten | None:
 def _dequantised(integers: ir.Value | None, scale: ir.Value, zero: ir.Value | None) -> ir.Node:
     """A stored weight [in, out] with a scale for all, or one for each output."""
     assert integers is not None
-    name = str(integers.name).removesuffix("_quantized")
+    name = _float_name(integers)
     node = ir.node("DequantizeLinear", [integers, scale, zero], {"axis": 1}, name=name)
     node.outputs[0].name, node.outputs[0].dtype, node.outputs[0].shape = (
         name,
@@ -80,6 +118,10 @@ def _dequantised(integers: ir.Value | None, scale: ir.Value, zero: ir.Value | No
         integers.shape,
     )
     return node
+
+
+def _float_name(integers: ir.Value | None) -> str:
+    return "" if integers is None else str(integers.name).removesuffix("_quantized")
 
 
 def _pair(node: ir.Node) -> Rewritten | None:
