@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from accuracy_page import write_page
+from dense import HalfScorer
 from numpy.typing import NDArray
 
 from sdc.api import lift, pass_options
@@ -62,6 +63,7 @@ class Setting:
         edit: Fields of every linear's encoding that are overwritten after calibration.
         skip: Passes that are left out.
         ablation: Whether it is a row of the ablation table.
+        dense: The float model in half precision, without spikes.
     """
 
     name: str
@@ -69,31 +71,26 @@ class Setting:
     edit: Mapping[str, Any] = field(default_factory=dict)
     skip: tuple[str, ...] = ()
     ablation: bool = False
+    dense: bool = False
 
 
 SETTINGS = (
     Setting("preset accurate", {"preset": "accurate"}),
     Setting("preset balanced", {"preset": "balanced"}),
     Setting("preset sparse", {"preset": "sparse"}),
-    Setting(
-        "W4 floors of 3.35 spikes, no rotation",
-        {"weights": "int4", "block": 0, "levels": 127, "group": 0, "spikes": 3.35}
-        | {"smoothing": 0.5, "q_levels": 23, "compensation": 1.0},
-    ),
     Setting("preset quarot", {"preset": "quarot"}),
     Setting("preset spikellm", {"preset": "spikellm"}),
     Setting("preset rtn", {"preset": "rtn"}),
     Setting("preset int8", {"preset": "int8"}),
+    Setting("dense fp16", dense=True),
     Setting("W8 D=15 g64", {"levels": 15, "group": 64}),
     Setting("W8 D=7 g64", BASE),
-    Setting("W8 D=4 g16", {"levels": 4, "group": 16, "block": 16}),
     Setting("no fold", BASE, skip=("fold-norm-gamma",), ablation=True),
     Setting("no smoothing", {**BASE, "smoothing": 0.0}, ablation=True),
     Setting("no rotation", {**BASE, "block": 0}, ablation=True),
     Setting("no clip", BASE, {"clip_ratio": 1.0}, ablation=True),
     Setting("no dead zone", BASE, {"dead_zone": 0.0}, ablation=True),
     Setting("neither clip nor dead zone", BASE, {"clip_ratio": 1.0, "dead_zone": 0.0}, ablation=True),
-    Setting("dead zone 0.75", {**BASE, "dead_zone": 0.75}, ablation=True),
     Setting("one threshold a token", {**BASE, "group": 0}, ablation=True),
     Setting("one floor for all operations", {**FLOORED, "spikes": 1.9}, ablation=True),
     Setting("floors allocated by sensitivity", {**FLOORED, "budget": "ppl=1.2x"}, ablation=True),
@@ -187,6 +184,10 @@ class _Edited:
 def measure(lab: Lab, setting: Setting) -> dict[str, Any]:
     """One row: JSON values."""
     began = time.perf_counter()
+    if setting.dense:
+        model = lift(lab.source, lab.config(setting))
+        found = evaluate_windows(HalfScorer(model), (), lab.reference, lab.pieces).to_json()
+        return {**_kept(found), "codings": {}, "settings": {}, "seconds": time.perf_counter() - began}
     config, model = lab.config(setting), lab.spiking(setting)
     manifest = {
         "model": vars(model.info),
@@ -233,13 +234,17 @@ def _measured(lab: Lab, runner: Runner, manifest: Mapping[str, Any]) -> dict[str
 
 def _row(found: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
     """What the page shows of an evaluation; one coding where only one was counted."""
-    keep = ("perplexity", "ratio", "kl", "greedy", "windows", "tokens", "zero_fraction")
     own = manifest["config"]["coding"]
     codings = CODINGS if own in CODINGS and "bit_spikes" in found["ops"][0] else (own,)
     return {
-        **{k: v for k, v in found.items() if k.startswith(keep)},
+        **_kept(found),
         "codings": {coding: _coded(manifest, found, coding, coding == own) for coding in codings},
     }
+
+
+def _kept(found: Mapping[str, Any]) -> dict[str, Any]:
+    keep = ("perplexity", "ratio", "kl", "greedy", "windows", "tokens", "zero_fraction")
+    return {k: v for k, v in found.items() if k.startswith(keep)}
 
 
 def _built(model: Model, config: CompileConfig, folder: Path) -> Runner:

@@ -62,6 +62,7 @@ def write_page(
         "## Energy beside other formats\n",
         "The same products in other formats, from the same shapes, mJ a decoded token:\n",
         _formats(rows, points),
+        *(_dense(rows, name) for name in everyone if not rows[name]["codings"]),
         "\nFactor by factor against SpikeLLM-like spikes (unsigned about a zero point, T = 2 D) at the same "
         "weight bits and levels, ternary. Settings whose levels only bound outliers (less than one spike in "
         "ten steps) are left out: nobody would give the older scheme as many levels, and a factor would "
@@ -134,6 +135,16 @@ def _formats(rows: Rows, names: Sequence[str]) -> str:
             others[0] = "-"
         lines.append(_line([name, *own, *others]))
     return "\n".join(lines) + "\n"
+
+
+def _dense(rows: Rows, name: str) -> str:
+    """A sentence on a setting without spikes."""
+    row = rows[name]
+    low, high = row["ratio_interval"]
+    return (
+        f"\n`{name}`: ratio {row['ratio']:.4f} ({low:.4f} to {high:.4f}), KL {row['kl_divergence']:.4f}, "
+        f"greedy {row['greedy_agreement']:.1%}.\n"
+    )
 
 
 def _bounds_outliers(row: Mapping[str, Any]) -> bool:

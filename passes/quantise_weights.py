@@ -22,10 +22,10 @@ from sdc.passes.layerwise import LayerInputs, QuantisedLayer, sweep
 from sdc.passes.quantisers import (
     Moments,
     align_to_spikes,
-    inverse_factor,
     on_grid,
     quantise_gptq,
     quantise_rtn,
+    token_weights,
 )
 from sdc.passes.rewriter import rewrite
 from sdc.passes.spikes import dequantised
@@ -35,6 +35,7 @@ from sdc.passes.weights import WeightEdits
 __all__ = ["QuantiseWeights", "Quantised", "Stored", "integer_params", "quantised_step"]
 
 ROWS = 192  # sample tokens an operation, for its thresholds
+OUTPUTS = 128  # sample outputs an operation, for what its tokens count
 RIDGE = 1.0  # pull towards the given weight while compensating, a share of the mean squared input; measured
 
 
@@ -134,11 +135,11 @@ class _LayerByLayer:
         if grid is not None:
             _keep(self.edits, seen.linear, grid)
             return QuantisedLayer(encoding, grid.integers.value(), grid.scales.value(), spikes)
-        moments = Moments.of(seen.exact, spikes)
+        counts = token_weights(seen.exact @ outputs[:: -(-len(outputs) // OUTPUTS)].T)
+        moments = Moments.of(seen.exact, spikes, counts)
         weight = seen.weight
         if options.compensation:
-            factor = inverse_factor(moments.spikes, RIDGE)
-            weight = align_to_spikes(weight, moments, factor, options.compensation)
+            weight = align_to_spikes(weight, moments, RIDGE, options.compensation)
         made = quantise_gptq(weight, moments.spikes, encoding.weight_bits, encoding.weight_group)
         self.keep(seen, *made)
         return QuantisedLayer(encoding, *made, spikes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ __all__ = ["Smooth", "smoothing_scales"]
 
 _FLOOR = 1e-5  # of the largest channel: silent channels and dead columns are no reason to divide by zero
 _SUFFIX = ".smooth"
+WINDOWS = 8  # of the calibration's, at most: maxima of channels settle long before GPTQ's moments do
 
 
 class Smooth:
@@ -50,7 +51,9 @@ class Smooth:
                 self.name, "there is no calibration input; give a calibration text, or set smoothing 0"
             )
         rows = ROWS if ctx.options.smoothing == "search" else 0
-        plan = _Plan(Graph(model), collect_statistics(model, ctx, rows), ctx)
+        few = ctx.calibration[:: -(-len(ctx.calibration) // WINDOWS)]
+        statistics = collect_statistics(model, replace(ctx, calibration=few), rows)
+        plan = _Plan(Graph(model), statistics, ctx)
         return rewrite(model, plan.visit, graph=plan.graph)
 
     def check(self, model: Model, ctx: PassContext) -> None:

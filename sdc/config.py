@@ -31,7 +31,7 @@ class CompileConfig(BaseModel):
         group: Channels that share a threshold; 0 means all of a token's.
         coding: How a count becomes a train of spikes.
         calibration: A text to calibrate on; None means sdc's demo text.
-        calibration_windows: Pieces of that text to run. Left out: 8, or 16 for GPTQ.
+        calibration_windows: Pieces of that text to run. Left out: 8, or 40 for GPTQ.
         calibration_window: Tokens a piece. Left out: 128, or 256 for GPTQ.
         max_seq: Tokens that the cache holds; None means 2048, or the model's context where shorter.
         seed: Seed of everything random.
@@ -98,7 +98,7 @@ class CompileConfig(BaseModel):
         if filled.get("quantiser") is None:
             filled["quantiser"] = "rtn" if filled.get("weights", "int8") == "int8" else "gptq"
         long = filled["quantiser"] == "gptq"
-        for name, short, wide in (("calibration_windows", 8, 16), ("calibration_window", 128, 256)):
+        for name, short, wide in (("calibration_windows", 8, 40), ("calibration_window", 128, 256)):
             if filled.get(name) is None:
                 filled[name] = wide if long else short
         return filled

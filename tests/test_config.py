@@ -20,7 +20,7 @@ def test_defaults_are_those_of_the_passes():
 
 def test_weights_below_8_bits_are_quantised_layer_by_layer_on_more_text():
     config = CompileConfig.of(weights="int4")
-    assert (config.quantiser, config.calibration_windows, config.calibration_window) == ("gptq", 16, 256)
+    assert (config.quantiser, config.calibration_windows, config.calibration_window) == ("gptq", 40, 256)
     assert CompileConfig.of(weights="int4", quantiser="rtn", calibration_window=64).calibration_window == 64
 
 

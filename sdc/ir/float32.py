@@ -8,6 +8,8 @@ So a program gives the same logits, bit for bit, on all of them. Every operation
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Final
 
 import numpy as np
@@ -44,14 +46,33 @@ EXP_LOG2E: Final = 1.44269504088896341
 EXP_RANGE: Final = (-106.0, 88.72283)
 """Below, the result is 0 (2^-149 is the smallest float32); above, it is that of the end."""
 
+PIECE: Final = 1 << 14
+"""Elements that a function works on at once: its intermediate values then stay in the cache."""
 
+
+def _by_pieces(function: Callable[[NDArray], NDArray]) -> Callable[[NDArray], NDArray]:
+    """An elementwise function of float32, applied to a large array a piece at a time."""
+
+    @wraps(function)
+    def apply(x: NDArray) -> NDArray:
+        x = np.asarray(x, np.float32)
+        if x.size <= PIECE:
+            return function(x)
+        flat, out = x.reshape(-1), np.empty(x.size, np.float32)
+        for start in range(0, x.size, PIECE):
+            out[start : start + PIECE] = function(flat[start : start + PIECE])
+        return out.reshape(x.shape)
+
+    return apply
+
+
+@_by_pieces
 def exp(x: NDArray) -> NDArray:
     """e^x, float32 of any shape, within 2 units in the last place; NaN stays NaN.
 
     e^x = 2^n e^r with n = round(x log2 e) and \\|r\\| <= ln 2 / 2; a polynomial for e^r by Horner's rule, and
     2^n as two factors, since n reaches 128 and -153, which no exponent of a float32 holds.
     """
-    x = np.asarray(x, np.float32)
     inside = np.minimum(np.maximum(x, np.float32(EXP_RANGE[0])), np.float32(EXP_RANGE[1]))  # NaN passes
     n = np.rint(inside * np.float32(EXP_LOG2E))
     high, low = (np.float32(part) for part in EXP_LN2)
@@ -79,9 +100,9 @@ def tanh(x: NDArray) -> NDArray:
     return result
 
 
+@_by_pieces
 def silu(x: NDArray) -> NDArray:
     """x / (1 + e^-x), float32 of any shape (Elfwing et al., arXiv 1702.03118)."""
-    x = np.asarray(x, np.float32)
     result: NDArray = x / (np.float32(1) + exp(-x))
     return result
 

@@ -33,6 +33,13 @@ def test_tanh_silu_and_softcap_are_close() -> None:
     np.testing.assert_allclose(float32.softcap(x, 30.0), 30 * np.tanh(wide / 30), atol=6e-6)
 
 
+def test_a_large_array_is_what_its_parts_are() -> None:
+    x = np.random.default_rng(0).normal(size=(3, 5 * float32.PIECE // 2 + 7)).astype(np.float32)
+    for function in (float32.exp, float32.silu):
+        alone = [function(part) for part in np.array_split(x.reshape(-1), 50)]
+        np.testing.assert_array_equal(function(x).reshape(-1), np.concatenate(alone))
+
+
 @given(st.integers(0, 100), st.integers(0, 2**32 - 1))
 def test_a_lane_sum_has_the_order_that_it_says(count: int, seed: int) -> None:
     x = (np.random.default_rng(seed).normal(size=count) * 1e3).astype(np.float32)

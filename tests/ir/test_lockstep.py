@@ -47,6 +47,17 @@ def test_a_replaced_result_is_what_the_rest_reads() -> None:
     assert lockstep.frames[0].values[out].tolist() == [-5, -6]
 
 
+def test_caches_that_only_a_caller_would_read_are_let_go() -> None:
+    """Else the keys and values of every layer would be held to the end."""
+    model = tiny_llama()
+    last = list(Graph(model).linears())[-1].var
+    lockstep = Lockstep(model, [decoder_inputs(model, rng.integers(0, 64, (1, 3)))])
+    lockstep.run(lambda *_: None, last)
+    appended = [b.var for b in Graph(model).bindings if is_op(b.value, "sdc.kv_append")]
+    assert appended
+    assert not any(var in lockstep.frames[0].values for var in appended)
+
+
 def test_an_unknown_end_is_an_error() -> None:
     s = Sketch(x=[2])
     model = s.model(s(relax.op.negative(s["x"])))

@@ -38,7 +38,6 @@ class Lockstep:
         for frame, each in zip(self.frames, inputs, strict=True):
             frame.bind_inputs(model.entry, each)
         self.bindings = [b for block in function.body.blocks for b in block.bindings]
-        self.dying, _ = lifetimes(self.bindings, function.body.body)
 
     def values(self, expr: relax.Expr) -> list[Any]:
         """The value of an argument in each run."""
@@ -58,7 +57,13 @@ class Lockstep:
         Raises:
             SdcError: Nothing binds ``until``.
         """
-        for index, binding in enumerate(self.bindings):
+        names = [binding.var for binding in self.bindings]
+        end = next((i for i, var in enumerate(names) if var.same_as(until)), None)
+        if end is None:
+            raise SdcError(f"the function binds no variable {until.name}")
+        bindings = self.bindings[: end + 1]
+        dying, _ = lifetimes(bindings, until)  # caches that the function returns are among them
+        for index, binding in enumerate(bindings):
             made = None
             if isinstance(binding.value, relax.Call) and not isinstance(binding, relax.MatchCast):
                 made = replace(binding.var, binding.value, self)
@@ -67,9 +72,6 @@ class Lockstep:
                     frame.step(binding)
                 else:
                     frame.values[binding.var] = made[number]
-            if binding.var.same_as(until):
-                return
-            for var in self.dying.get(index, ()):
+            for var in dying.get(index, ()):
                 for frame in self.frames:
                     frame.values.pop(var, None)
-        raise SdcError(f"the function binds no variable {until.name}")

@@ -26,6 +26,13 @@ def test_blocks_are_sylvester_matrices(width: int, block: int) -> None:
     np.testing.assert_array_equal(lowered(lambda v, s: hadamard(v, s, block=block), x, signs), got)
 
 
+def test_many_tokens_give_what_each_gives_alone() -> None:
+    x = rng.normal(size=(700, 192)).astype(np.float32)
+    signs = np.ones(192, np.float32)
+    together = reference(x, signs, block=64)
+    np.testing.assert_array_equal(together, np.stack([reference(row, signs, block=64) for row in x]))
+
+
 def test_the_weights_take_the_inverse() -> None:
     x, weight = rng.normal(size=(5, 32)), rng.normal(size=(7, 32)).astype(np.float32)
     signs = np.sign(rng.normal(size=32)).astype(np.float32)

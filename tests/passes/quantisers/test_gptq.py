@@ -15,6 +15,7 @@ from sdc.passes.quantisers import (
     on_grid,
     quantise_gptq,
     quantise_rtn,
+    token_weights,
 )
 from sdc.passes.quantisers.rtn import integer_range
 
@@ -100,6 +101,24 @@ def test_the_weight_for_spikes_is_the_ridge_solution() -> None:
         return float(np.square(x @ weight[0] - s @ w).sum() + ridge * np.square(w - weight[0]).sum())
 
     best = minimize(loss, weight[0].astype(np.float64), tol=1e-12).x
-    got = align_to_spikes(weight, moments, inverse_factor(moments.spikes, 0.3), 1.0)
+    got = align_to_spikes(weight, moments, 0.3, 1.0)
     np.testing.assert_allclose(got[0], best, atol=1e-4)
-    assert align_to_spikes(weight, moments, inverse_factor(moments.spikes), 0.0) is weight
+    assert align_to_spikes(weight, moments, 0.3, 0.0) is weight
+
+
+def test_an_error_counts_relative_to_the_outputs_of_its_token() -> None:
+    outputs = np.ones((9, 4), np.float32)
+    outputs[3] = 1000  # an attention sink
+    counts = token_weights(outputs)
+    assert counts.mean() == pytest.approx(1)
+    assert counts[3] / counts[0] == pytest.approx(2 / (1e6 + 1), rel=1e-3)
+    assert np.isfinite(token_weights(np.zeros((3, 4), np.float32))).all()
+
+
+def test_counts_of_tokens_weigh_the_moments() -> None:
+    x = rng.normal(size=(6, 3)).astype(np.float32)
+    s, counts = np.rint(x).astype(np.float32), np.float32([0, 2, 1, 1, 0, 3])
+    got = Moments.of(x, s, counts)
+    np.testing.assert_allclose(got.spikes, sum(c * np.outer(a, a) for c, a in zip(counts, s, strict=True)))
+    wanted = sum(c * np.outer(a, b) for c, a, b in zip(counts, x, s, strict=True))
+    np.testing.assert_allclose(got.cross, wanted, rtol=1e-5)
