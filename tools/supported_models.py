@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+
+import onnx
+
+from sdc.frontends.onnx.lift import CONVERTERS
 
 ROOT = Path(__file__).parent.parent
 TARGET = ROOT / "docs" / "supported-models.md"
 sys.path.insert(0, str(ROOT / "tests"))
 
+from helpers.backend_exclusions import cases, reason  # noqa: E402
 from helpers.model_cells import (  # noqa: E402
     ARCHITECTURES,
     CELLS,
@@ -25,6 +31,17 @@ from helpers.model_cells import (  # noqa: E402
     PENDING,
     Cell,
 )
+
+OPERATIONS = """
+## Operations
+
+The {known} standard operations that the lifting knows have {count} node tests in the ONNX project's own suite
+(`onnx` {version}). {run} of them run against it in `tests/frontends/onnx/test_backend_nodes.py` and pass;
+these {rest} are excluded:
+
+| tests | reason |
+| --- | --- |
+"""
 
 HEAD = """# Supported models
 
@@ -51,7 +68,17 @@ def render() -> str:
     if pending:
         parts.append("\n## Refused so far\n\n| file | because of |\n| --- | --- |\n")
         parts += [f"| `{c.name}` | {why} |\n" for c, why in pending]
-    return "".join(parts)
+    return "".join([*parts, _operations()])
+
+
+def _operations() -> str:
+    """How many of the ONNX project's node tests run, and why the others do not."""
+    excluded = Counter(why for name in cases() if (why := reason(name)))
+    count, rest = len(cases()), excluded.total()
+    head = OPERATIONS.format(
+        known=len(CONVERTERS), count=count, run=count - rest, rest=rest, version=onnx.__version__
+    )
+    return head + "".join(f"| {n} | {why} |\n" for why, n in excluded.most_common())
 
 
 def _rows(cells: Iterable[Cell]) -> str:

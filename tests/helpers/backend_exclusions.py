@@ -1,7 +1,21 @@
-"""Node tests of the ONNX project that the lifting does not pass, by pattern (full match), with the reason.
+"""Node tests of the ONNX project for the operations that the lifting knows, and those that it does not pass.
 
-All but the first are refused with an error that names the node; none of those gives a wrong answer silently.
+:data:`EXCLUDED` holds the latter by pattern (full match) with the reason. All but the first are refused with
+an error that names the node; none of those gives a wrong answer silently.
 """
+
+from __future__ import annotations
+
+import re
+import warnings
+from functools import cache
+from typing import Any
+
+from onnx.backend.test.loader import load_model_tests
+
+from sdc.frontends.onnx.lift import CONVERTERS
+
+__all__ = ["EXCLUDED", "cases", "reason"]
 
 _TYPES = "float8, float4 and 2- or 4-bit integers: not types of a language model's activations"
 _STATISTICS = "the mean and deviation as outputs, which only training reads"
@@ -31,3 +45,17 @@ EXCLUDED: dict[str, str] = {
     r"test_top_k_uint64": "unsigned integers of 64 bits, which TVM's topk does not take",
     r"test_reshape_allowzero_reordered": "TVM cannot reshape an empty tensor to another empty shape",
 }
+
+
+@cache
+def cases() -> dict[str, Any]:
+    """The tests by name: models of operations that have a rule, with inputs and outputs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = load_model_tests(kind="node")
+    return {c.name: c for c in found if all(n.op_type in CONVERTERS for n in c.model.graph.node)}
+
+
+def reason(name: str) -> str:
+    """Why a test is excluded; "" where it is not."""
+    return next((why for pattern, why in EXCLUDED.items() if re.fullmatch(pattern, name)), "")

@@ -218,6 +218,33 @@ class Hidden(Logits):
         return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
 
+class Pooled(Hidden):
+    """A sentence encoder as sentence-transformers composes it: BERT, the mean of the shown tokens, scaled to 1."""
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        hidden = super().forward(input_ids, attention_mask)
+        seen = attention_mask[:, :, None].expand(hidden.size()).float()
+        mean = (hidden * seen).sum(1) / torch.clamp(seen.sum(1), min=1e-9)
+        return torch.nn.functional.normalize(mean, p=2, dim=1)
+
+
+def sentence_encoder(opset: int) -> Callable[[str], None]:
+    def write(name: str) -> None:
+        ids = torch.arange(BATCH * SEQ).reshape(BATCH, SEQ)
+        names = ["input_ids", "attention_mask"]
+        export(
+            Pooled(architectures.build("bert")),
+            (ids, torch.ones_like(ids)),
+            name,
+            opset,
+            input_names=names,
+            output_names=["sentence_embedding"],
+            dynamic_shapes={n: {0: "batch", 1: "seq"} for n in names},
+        )
+
+    return write
+
+
 # torch 2.13 does not write multi-query attention for opset 23 ("requires q_num_heads = kv_num_heads").
 FAILING = {("falcon", 23)}
 
@@ -233,6 +260,7 @@ MODELS: dict[str, Callable[[str], None]] = {
         for opset in (18, 23)
         if kind not in ("llama", "llama_tied") and (kind, opset) not in FAILING
     },
+    **{f"minilm_dynamo_op{opset}": sentence_encoder(opset) for opset in (18, 23)},
     "mlp_dynamo_op20": mlp,
     "encoder_dynamo_op18": encoder,
 }

@@ -15,10 +15,20 @@ from sdc.frontends.onnx.lift.values import Grown, Past
 
 __all__: list[str] = []
 
+MOST_AXES = 64
+
 
 def _axes(lifter: Lifter, node: ir.Node, index: int = 1) -> list[int] | None:
     array = lifter.constant(node.inputs[index]) if len(node.inputs) > index else None
     return None if array is None else [int(a) for a in array.reshape(-1)]
+
+
+def _few_axes(lifter: Lifter, node: ir.Node, index: int) -> list[int] | None:
+    """Axes of a tensor; TVM would cut their numbers to 32 bits."""
+    axes = _axes(lifter, node, index)
+    if any(abs(a) > MOST_AXES for a in axes or ()):
+        raise ValueError(f"axes {axes}")
+    return axes
 
 
 def _expressions(dims: Any) -> list[Any]:
@@ -46,12 +56,12 @@ def _transpose(lifter: Lifter, node: ir.Node) -> relax.Expr:
 
 @converter("Squeeze")
 def _squeeze(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    return lifter.emit(relax.op.squeeze(lifter.expr(node.inputs[0]), _axes(lifter, node)))
+    return lifter.emit(relax.op.squeeze(lifter.expr(node.inputs[0]), _few_axes(lifter, node, 1)))
 
 
 @converter("Unsqueeze")
 def _unsqueeze(lifter: Lifter, node: ir.Node) -> relax.Expr:
-    return lifter.emit(relax.op.expand_dims(lifter.expr(node.inputs[0]), _axes(lifter, node)))
+    return lifter.emit(relax.op.expand_dims(lifter.expr(node.inputs[0]), _few_axes(lifter, node, 1)))
 
 
 @converter("Expand")
@@ -85,7 +95,7 @@ def _concat(lifter: Lifter, node: ir.Node) -> Any:
 def _slice(lifter: Lifter, node: ir.Node) -> relax.Expr:
     x = lifter.expr(node.inputs[0])
     begin, end = _axes(lifter, node, 1), _axes(lifter, node, 2)
-    axes = _axes(lifter, node, 3)
+    axes = _few_axes(lifter, node, 3)
     strides = _axes(lifter, node, 4)
     if begin is not None and end is not None:
         return lifter.emit(relax.op.strided_slice(x, axes or list(range(len(begin))), begin, end, strides))

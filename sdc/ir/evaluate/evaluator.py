@@ -225,7 +225,7 @@ def _named(name: str, args: tuple[Any, ...]) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, IndexError, TypeError, RuntimeError) as error:
+    except (ValueError, IndexError, TypeError, RuntimeError, OverflowError) as error:
         shapes = ", ".join(str(list(np.shape(a))) for a in args if not isinstance(a, tuple))
         what = str(error).strip().split("\n")[0]
         raise SdcError(f"{name} of {shapes} cannot be computed ({what})") from error

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-import warnings
-from functools import cache
 
 import numpy as np
 import onnx
 import pytest
-from helpers.backend_exclusions import EXCLUDED
-from onnx.backend.test.loader import load_model_tests
+from helpers.backend_exclusions import EXCLUDED, cases, reason
 
 from sdc.errors import SdcError
 from sdc.frontends.onnx import load
@@ -28,18 +25,6 @@ STORED = {
 }
 FLOATS = ("float16", "bfloat16", "float64")
 HALF = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
-
-
-@cache
-def cases():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = load_model_tests(kind="node")
-    return {c.name: c for c in found if all(n.op_type in CONVERTERS for n in c.model.graph.node)}
-
-
-def excluded(name: str) -> bool:
-    return any(re.fullmatch(pattern, name) for pattern in EXCLUDED)
 
 
 def single(value) -> np.ndarray:
@@ -83,7 +68,7 @@ def outcome(case, folder) -> str:
     return ""
 
 
-@pytest.mark.parametrize("name", [n for n in cases() if not excluded(n)])
+@pytest.mark.parametrize("name", [n for n in cases() if not reason(n)])
 def test_the_node_test_of_the_onnx_project(name, tmp_path) -> None:
     assert outcome(cases()[name], tmp_path) == ""
 
@@ -97,5 +82,5 @@ def test_exclusions_are_still_needed(pattern, tmp_path) -> None:
 
 
 def test_most_node_tests_run() -> None:
-    run = [n for n in cases() if not excluded(n)]
+    run = [n for n in cases() if not reason(n)]
     assert len(run) >= 300
