@@ -219,7 +219,7 @@ class Hidden(Logits):
 
 
 class Pooled(Hidden):
-    """A sentence encoder as sentence-transformers composes it: BERT, the mean of the shown tokens, scaled to 1."""
+    """A sentence encoder as sentence-transformers composes it: BERT, the mean of the tokens, normalised."""
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         hidden = super().forward(input_ids, attention_mask)
