@@ -19,6 +19,7 @@ from sdc.frontends.onnx.lift.positions import position_rows
 from sdc.frontends.onnx.lift.stored import read_tensor
 from sdc.frontends.onnx.lift.structural import Interpreter, symbolic
 from sdc.frontends.onnx.lift.values import Constant, Grown, Lifted, Past, Structural, Weight, number
+from sdc.frontends.onnx.normalise.rewriting import REFUSED_NODES
 from sdc.frontends.onnx.schema import UNKNOWN_ATTRIBUTES
 from sdc.frontends.onnx.unfit import refusing
 from sdc.ir.ops import shape_of
@@ -83,12 +84,12 @@ class Lifter:
         for name, value in self.model.graph.initializers.items():
             if name is not None:
                 self.values[id(value)] = Constant(value)
+        refused = {id(n): lines for n, lines in self.model.meta.get(REFUSED_NODES, ())}
         offenders = [*self.model.meta.get(UNKNOWN_ATTRIBUTES, ())]
-        offenders += [
-            f'node "{n.name}" (op {n.op_type}, domain {n.domain or "ai.onnx"})'
-            for n in self.model.graph
-            if (n.domain or n.op_type not in CONVERTERS) and not self._foldable(n)
-        ]
+        for n in self.model.graph:
+            if id(n) in refused or ((n.domain or n.op_type not in CONVERTERS) and not self._foldable(n)):
+                generic = f'node "{n.name}" (op {n.op_type}, domain {n.domain or "ai.onnx"})'
+                offenders += refused.get(id(n), (generic,))
         if offenders:
             raise UnsupportedOpError(offenders)
         for node in self.model.graph:

@@ -10,7 +10,9 @@ from onnx_ir.tape import Tape
 
 from sdc.errors import UnsupportedOpError
 
-__all__ = ["Outputs", "allow", "constant", "given", "refuse", "replace_nodes"]
+__all__ = ["REFUSED_NODES", "Outputs", "allow", "constant", "given", "refuse", "replace_nodes"]
+
+REFUSED_NODES = "sdc.refused_nodes"  # where a model carries nodes, and why rules refused them
 
 Outputs = Sequence[ir.Value | None]
 
@@ -31,26 +33,39 @@ def replace_nodes(
             read.
         domains: Where the operations are looked for.
 
-    Raises:
-        UnsupportedOpError: A node has an output that its rule does not make, and something reads it.
+    A node that its rule refuses stays; the lifting lists all of them at once, from ``model.meta``.
     """
     count = 0
+    refused: list[tuple[ir.Node, tuple[str, ...]]] = model.meta.setdefault(REFUSED_NODES, [])
     for node in list(model.graph):
         if node.op_type not in rules or node.domain not in domains:
             continue
-        tape = Tape()
-        made = rules[node.op_type](tape, node)
-        model.graph.insert_before(node, tape.nodes)
-        for index, old in enumerate(node.outputs):
-            new = made[index] if index < len(made) else None
-            if new is not None:
-                new.dtype, new.shape = old.dtype or new.dtype, old.shape or new.shape
-                ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-            elif old.uses() or old.is_graph_output():
-                raise refuse(node, f"its output {index} is read")
-        model.graph.remove(node, safe=True)
-        count += 1
+        try:
+            _replace(model, node, rules[node.op_type])
+            count += 1
+        except UnsupportedOpError as error:
+            refused.append((node, error.offenders))
     return count
+
+
+def _replace(model: ir.Model, node: ir.Node, rule: Callable[[Tape, ir.Node], Outputs]) -> None:
+    """Puts what the rule makes in the node's place.
+
+    Raises:
+        UnsupportedOpError: The rule refuses the node, or something reads an output that it does not make.
+    """
+    tape = Tape()
+    made = rule(tape, node)
+    made = [*made, *[None] * (len(node.outputs) - len(made))]
+    for index, old in enumerate(node.outputs):
+        if made[index] is None and (old.uses() or old.is_graph_output()):
+            raise refuse(node, f"its output {index} is read")
+    model.graph.insert_before(node, tape.nodes)
+    for old, new in zip(node.outputs, made, strict=False):
+        if new is not None:
+            new.dtype, new.shape = old.dtype or new.dtype, old.shape or new.shape
+            ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    model.graph.remove(node, safe=True)
 
 
 def given(node: ir.Node, index: int) -> ir.Value | None:

@@ -106,6 +106,24 @@ def test_unknown_attributes_are_listed_with_unknown_operations(tmp_path) -> None
     )
 
 
+def test_operations_of_onnxruntime_that_rules_refuse_are_listed_with_the_others(tmp_path) -> None:
+    ort = {"domain": "com.microsoft"}
+    nodes = [
+        helper.make_node("QuickGelu", ["x"], ["a"], name="first", beta=1.0, **ort),
+        helper.make_node("FusedGemm", ["a", "a"], ["b"], name="second", activation="Elu", **ort),
+        helper.make_node("Foo", ["b"], ["c"], name="third", domain="com.acme"),
+        helper.make_node("NGramRepeatBlock", ["b", "c"], ["y"], name="fourth", **ort),
+    ]
+    with pytest.raises(UnsupportedOpError) as caught:
+        load(saved(graph(nodes), tmp_path))
+    assert caught.value.offenders == (
+        'node "first" (op QuickGelu, domain com.microsoft): attributes beta',
+        'node "second" (op FusedGemm, domain com.microsoft): activation Elu',
+        'node "third" (op Foo, domain com.acme)',
+        'node "fourth" (op NGramRepeatBlock, domain com.microsoft)',
+    )
+
+
 @pytest.mark.parametrize(
     ("node", "complaint"),
     [
