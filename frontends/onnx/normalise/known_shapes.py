@@ -82,7 +82,7 @@ def _reshaped(node: ir.Node, sizes: Sizes) -> int:
     """Where inference found no shape, sets what the wanted one says, at least the rank; 1 if it did."""
     x, wanted = node.inputs[:2]
     out = node.outputs[0]
-    rank = wanted.shape[0] if wanted is not None and wanted.shape is not None else None
+    rank = next(iter(wanted.shape), None) if wanted is not None and wanted.shape is not None else None
     old = list(out.shape) if out.shape is not None else []
     out.dtype = out.dtype or (None if x is None else x.dtype)
     if out.dtype is None or not isinstance(rank, int) or any(_is_known(d) for d in old):
