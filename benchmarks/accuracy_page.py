@@ -59,6 +59,7 @@ def write_page(
         "## What each part earns\n",
         f"Each row leaves one thing out of `{ablated}`, or adds one.\n",
         _table(rows, ablations),
+        _idle(rows, ablated, ablations[1:]),
         "## Energy beside other formats\n",
         "The same products in other formats, from the same shapes, mJ a decoded token:\n",
         _formats(rows, points),
@@ -115,6 +116,20 @@ def _table(rows: Rows, names: Sequence[str], shown: Mapping[str, str] | None = N
         ]
         lines.append(_line(cells))
     return "\n".join(lines) + "\n"
+
+
+def _idle(rows: Rows, ablated: str, ablations: Sequence[str]) -> str:
+    """Parts that earn nothing here: without them perplexity is no higher, at no more than 1 % more spikes."""
+
+    def at(name: str) -> tuple[float, float]:
+        return rows[name]["ratio"], rows[name]["codings"]["ternary"]["spikes_per_neuron"]
+
+    ratio, spikes = at(ablated)
+    idle = [name for name in ablations if at(name)[0] <= ratio and at(name)[1] <= 1.01 * spikes]
+    if not idle:
+        return ""
+    shown = ", ".join(f"`{name}` ({at(name)[0]:.3f} against {ratio:.3f})" for name in idle)
+    return f"What is left out in these rows earns nothing on this model: {shown}.\n"
 
 
 def _each(codings: Mapping[str, Any], show: Callable[[Any], str]) -> str:
