@@ -4,8 +4,8 @@
         [--kv-heads 4] [--vocab 32000] [--context 2048] [--seed 0]
 
 The defaults are the shape of TinyLlama-1.1B (arXiv 2401.02385, table 2). One tensor is in memory at a time.
-The file has
-no tokenizer: prompts are token ids.
+The file has no
+tokenizer: prompts are token ids.
 """
 
 from __future__ import annotations

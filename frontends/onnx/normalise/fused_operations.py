@@ -10,7 +10,15 @@ import onnx_ir as ir
 from onnx_ir.tape import Tape
 
 from sdc.frontends.onnx.normalise.known_shapes import infer_known_shapes
-from sdc.frontends.onnx.normalise.rewriting import Outputs, allow, constant, given, refuse, replace_nodes
+from sdc.frontends.onnx.normalise.rewriting import (
+    Outputs,
+    allow,
+    constant,
+    given,
+    places,
+    refuse,
+    replace_nodes,
+)
 
 __all__ = ["split_fused_operations"]
 
@@ -163,10 +171,10 @@ def _embedding(tape: Tape, node: ir.Node) -> Outputs:
     """
     allow(node, ("epsilon", "mask_index_type"), inputs=range(9))
     ids, segments, words, positions, kinds, gain, shift = node.inputs[:7]
-    places = given(node, 8)
-    if places is None:
-        places = _counted(tape, ids)
-    total = tape.op("Add", [tape.op("Gather", [words, ids]), tape.op("Gather", [positions, places])])
+    where = given(node, 8)
+    if where is None:
+        where = tape.op("Unsqueeze", [places(tape, ids), constant(tape, [0])])
+    total = tape.op("Add", [tape.op("Gather", [words, ids]), tape.op("Gather", [positions, where])])
     if segments is not None and kinds is not None:
         total = tape.op("Add", [total, tape.op("Gather", [kinds, segments])])
     total.dtype, total.shape = node.outputs[0].dtype, node.outputs[0].shape
@@ -180,10 +188,3 @@ def _shown(tape: Tape, mask: ir.Value) -> ir.Value:
     counts = tape.op("ReduceSum", [mask, constant(tape, [1])], {"keepdims": 0})
     counts.dtype, counts.shape = mask.dtype, None if mask.shape is None else ir.Shape([mask.shape[0]])
     return counts
-
-
-def _counted(tape: Tape, ids: ir.Value | None) -> ir.Value:
-    """[1, seq] positions from 0 on, for token ids [batch, seq]."""
-    seq = tape.op("Squeeze", [tape.op("Shape", [ids], {"start": 1, "end": 2})])
-    steps = tape.op("Range", [constant(tape, 0), seq, constant(tape, 1)])
-    return tape.op("Unsqueeze", [steps, constant(tape, [0])])

@@ -9,7 +9,15 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
-from sdc.frontends.onnx.normalise.rewriting import Outputs, allow, constant, given, refuse, replace_nodes
+from sdc.frontends.onnx.normalise.rewriting import (
+    Outputs,
+    allow,
+    constant,
+    given,
+    places,
+    refuse,
+    replace_nodes,
+)
 
 __all__ = ["split_multi_head_attention"]
 
@@ -100,7 +108,5 @@ def _mask(tape: Tape, node: ir.Node, padding: ir.Value | None, added: ir.Value |
 
 def _before(tape: Tape, x: ir.Value | None, counts: ir.Value) -> ir.Value:
     """bool [batch, total]: whether a key's place is before the number of keys; x is [batch, total, width]."""
-    total = tape.op("Squeeze", [tape.op("Shape", [x], {"start": 1, "end": 2})])
-    places = tape.op("Range", [constant(tape, 0), total, constant(tape, 1)])
     numbers = tape.op("Cast", [counts], {"to": ir.DataType.INT64})
-    return tape.op("Less", [places, tape.op("Unsqueeze", [numbers, constant(tape, [1])])])
+    return tape.op("Less", [places(tape, x), tape.op("Unsqueeze", [numbers, constant(tape, [1])])])

@@ -10,7 +10,7 @@ from onnx_ir.tape import Tape
 
 from sdc.errors import UnsupportedOpError
 
-__all__ = ["REFUSED_NODES", "Outputs", "allow", "constant", "given", "refuse", "replace_nodes"]
+__all__ = ["REFUSED_NODES", "Outputs", "allow", "constant", "given", "places", "refuse", "replace_nodes"]
 
 REFUSED_NODES = "sdc.refused_nodes"  # where a model carries nodes, and why rules refused them
 
@@ -100,3 +100,9 @@ def constant(tape: Tape, values: Sequence[int] | int) -> ir.Value:
 def refuse(node: ir.Node, why: str) -> UnsupportedOpError:
     """The error for a node of onnxruntime's."""
     return UnsupportedOpError([f'node "{node.name}" (op {node.op_type}, domain {node.domain}): {why}'])
+
+
+def places(tape: Tape, x: ir.Value | None) -> ir.Value:
+    """int64 [seq] positions from 0 on, along axis 1 of x [batch, seq, ...]."""
+    seq = tape.op("Squeeze", [tape.op("Shape", [x], {"start": 1, "end": 2})])
+    return tape.op("Range", [constant(tape, 0), seq, constant(tape, 1)])
