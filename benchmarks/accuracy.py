@@ -49,7 +49,13 @@ from sdc.targets.cpu.isa import best_level
 from sdc.targets.firing import Firing
 
 CODINGS = ("ternary", "bitwise")
-SHARED = ("smoothing", "block", "seed", "max_seq")  # settings that decide what alignment gives
+SHARED = (
+    "smoothing",
+    "rotate_residual",
+    "block",
+    "seed",
+    "max_seq",
+)  # settings that decide what alignment gives
 BASE = {"levels": 7, "group": 64}
 FLOORED = {"levels": 127, "group": 64, "block": 0, "smoothing": 0.33}
 

@@ -14,7 +14,7 @@ from sdc.passes.rewriter import rewrite
 from sdc.passes.stored_grids import aligns, kept_grid
 from sdc.passes.weights import WeightEdits, filled, is_filled
 
-__all__ = ["FoldNormGamma", "norms"]
+__all__ = ["FoldNormGamma", "feeds_linears_only", "is_folded", "norms"]
 
 
 class FoldNormGamma:
@@ -32,11 +32,11 @@ class FoldNormGamma:
         graph, kept = Graph(model), []
         edits = WeightEdits(graph)
         for var, call in norms(graph):
-            if _folded(graph, call):
+            if is_folded(graph, call):
                 continue
             if _precedes_kept_weights(graph, var, ctx.options):
                 continue
-            if _feeds_linears_only(graph, var):
+            if feeds_linears_only(graph, var):
                 _fold(graph, edits, var)
             else:
                 kept.append(f"{call.args[1].name}: {_readers(graph, var)}")
@@ -53,7 +53,7 @@ class FoldNormGamma:
         for var, call in norms(graph):
             if _precedes_kept_weights(graph, var, ctx.options):
                 continue
-            if _feeds_linears_only(graph, var) and not _folded(graph, call):
+            if feeds_linears_only(graph, var) and not is_folded(graph, call):
                 raise PostconditionError(self.name, f"{call.args[1].name} could be folded and was not")
 
 
@@ -68,18 +68,20 @@ def _last_axis(call: relax.Call) -> bool:
     return axes in ([-1], [len(call.args[0].ty.shape.values) - 1])
 
 
-def _folded(graph: Graph, call: relax.Call) -> bool:
+def is_folded(graph: Graph, call: relax.Call) -> bool:
+    """Whether a norm's gain is one and its shift nought, known without loading them."""
     gain, *shift = (graph.param(a) for a in call.args[1:])
     return is_filled(gain, 1.0) and all(is_filled(s, 0.0) for s in shift)
 
 
-def _feeds_linears_only(graph: Graph, var: relax.Var) -> bool:
+def feeds_linears_only(graph: Graph, var: relax.Var) -> bool:
+    """Whether linears, and nothing else, read a norm's output."""
     users = graph.users(var)
     return bool(users) and var not in graph.returned and all(is_op(u, "sdc.linear") for u in users)
 
 
 def _precedes_kept_weights(graph: Graph, var: relax.Var, options: PassOptions) -> bool:
-    if aligns(options) or not _feeds_linears_only(graph, var):
+    if aligns(options) or not feeds_linears_only(graph, var):
         return False
     weights = (graph.param(graph.producer[user].args[1]) for user in graph.consumers[var])
     return any(kept_grid(weight, options, options.group) is not None for weight in weights)

@@ -25,7 +25,7 @@ PHASES = (
     # Phase 1. One form for what exporters write in many ways.
     Phase("canonical form", ("canonicalise", "merge-parallel-linears")),
     # Phase 2. gamma-SQP, first half: what is encoded becomes easy to encode; results stay the same.
-    Phase("alignment", ("fold-norm-gamma", "smooth", "project")),
+    Phase("alignment", ("fold-norm-gamma", "rotate-residual", "smooth", "project")),
     # Phase 3. gamma-SQP, second half: thresholds, integer weights, spikes.
     Phase(
         "spikes",

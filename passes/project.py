@@ -12,6 +12,7 @@ from sdc.ir.ops import attributes, hadamard, is_op, shape_of
 from sdc.ir.params import HadamardColumns, Param, array_param
 from sdc.passes.base import PassContext
 from sdc.passes.graph import Graph, Linear, op_name
+from sdc.passes.orthogonal import rotates_inputs
 from sdc.passes.rewriter import Rewriter, rewrite
 from sdc.passes.stored_grids import SMALLEST_BLOCK
 from sdc.passes.trace import ValuePath, appended, value_path
@@ -31,6 +32,8 @@ class Project:
     - V is rotated per head by the rows of the weight that make it, for nothing at run time. The attention's
       output then is rotated already, and the output projection takes the inverse. Where V cannot be traced
       to rows, the output projection's input is rotated like any other linear's.
+
+    A linear whose input comes from a stream that is rotated as a whole needs no rotation of its own.
 
     A block is the largest power of two up to ``options.block`` that divides the width; below 4 there is no
     rotation, and a remark.
@@ -53,7 +56,9 @@ class Project:
         graph = Graph(model)
         for linear in graph.linears():
             steps = graph.param(linear.weight).transforms
-            if not any(isinstance(s, HadamardColumns) for s in steps) and not _noted(model, linear.name):
+            done = rotates_inputs(graph.param(linear.weight))
+            done = done or any(isinstance(step, HadamardColumns) for step in steps)
+            if not done and not _noted(model, linear.name):
                 raise PostconditionError(self.name, f"the input of {linear.name} is not rotated")
         for _, call in graph.calls("sdc.attention"):
             append = appended(graph, call.args[1])
@@ -99,6 +104,8 @@ class _Plan:
             self.plan_attention(var, call)
 
     def plan_linear(self, linear: Linear) -> None:
+        if rotates_inputs(self.graph.param(linear.weight)):
+            return
         values = value_path(self.graph, linear)
         if values is not None and block_for(values.head_dim, self.ctx.options.block):
             self.rotate_values(linear, values)

@@ -15,6 +15,7 @@ from sdc.passes.project import Project
 from sdc.passes.quantise_tables import QuantiseTables
 from sdc.passes.quantise_weights import QuantiseWeights
 from sdc.passes.rewrite_matmul_to_spikes import RewriteMatmulToSpikes
+from sdc.passes.rotate_residual import RotateResidual
 from sdc.passes.smooth import Smooth
 from sdc.passes.verify_spike_driven import VerifySpikeDriven
 
@@ -26,6 +27,7 @@ PASSES: dict[str, Pass] = {
         Canonicalise(),
         MergeParallelLinears(),
         FoldNormGamma(),
+        RotateResidual(),
         Smooth(),
         Project(),
         QuantiseTables(),

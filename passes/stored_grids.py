@@ -13,7 +13,7 @@ SMALLEST_BLOCK = 4  # two channels spread an outlier over two: not worth a trans
 
 def aligns(options: PassOptions) -> bool:
     """Whether smoothing or rotation is asked for, which gives every weight new values."""
-    return options.smoothing != 0 or options.block >= SMALLEST_BLOCK
+    return options.smoothing != 0 or options.block >= SMALLEST_BLOCK or options.rotate_residual
 
 
 def kept_grid(param: Param, options: PassOptions, group: int = 0) -> Grid | None:

@@ -37,6 +37,8 @@ class CompileConfig(BaseModel):
         seed: Seed of everything random.
         smoothing: Exponent of the smoothing scales (SmoothQuant, arXiv 2211.10438); 0 turns it off,
             ``search`` finds one for each operation's input, by output error.
+        rotate_residual: Rotate the whole residual stream by one Hadamard matrix folded into the weights (QuaRot,
+            arXiv 2404.00456); inputs behind its norms then need no transform when they run.
         block: Largest Hadamard block, in channels, a power of two; 0 turns projection off.
         spikes: Wanted mean of |count| of a linear's inputs, which sets the least threshold of each; 0:
             thresholds follow max|x| alone.
@@ -75,6 +77,7 @@ class CompileConfig(BaseModel):
     max_seq: Annotated[int, Field(ge=2)] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     smoothing: Annotated[float, Field(ge=0, le=1)] | Literal["search"] = 0.6
+    rotate_residual: bool = False
     block: Annotated[int, Field(ge=0)] = 64
     spikes: Annotated[float, Field(ge=0)] = 0.0
     static: bool = False

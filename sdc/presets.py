@@ -65,9 +65,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "quarot": Preset(
             # arXiv 2404.00456, sections 4 and 5: GPTQ, one threshold a token, 4-bit cache; weight scales for
             # 128 columns are its own variant "QuaRot-128G".
-            "baseline: 4-bit weights (GPTQ), activations and cache, rotated in the largest blocks",
+            "baseline: 4-bit weights (GPTQ), activations and cache, all rotated",
             {"weights": "int4", "weight_group": 128, "levels": 7, "q_levels": 127, "kv_levels": 7}
-            | {"smoothing": 0.0, "block": 4096, "group": 0},
+            | {"smoothing": 0.0, "rotate_residual": True, "block": 4096, "group": 0},
         ),
     }
 )

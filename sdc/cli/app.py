@@ -45,6 +45,9 @@ Spikes = Annotated[
 Smoothing = Annotated[
     str | None, typer.Option(help="Exponent of the smoothing scales (default: 0.5), or search.")
 ]
+RotateResidual = Annotated[
+    bool | None, typer.Option("--rotate-residual", help="Rotate the whole residual stream, in the weights.")
+]
 Block = Annotated[int | None, typer.Option(help="Largest Hadamard block; 0: no rotation (default: 64).")]
 KvLevels = Annotated[
     int | None, typer.Option(help="Levels of cached keys and values: 127 (default, 8 bits), 7 (4 bits).")
@@ -99,6 +102,7 @@ def compile(
     budget: Budget = None,
     static: Static = None,
     smoothing: Smoothing = None,
+    rotate_residual: RotateResidual = None,
     block: Block = None,
     kv_levels: KvLevels = None,
     calibration: Calibration = None,
@@ -134,6 +138,7 @@ def compile(
         "budget": budget,
         "static": static,
         "smoothing": smoothing,
+        "rotate_residual": rotate_residual,
         "block": block,
         "kv_levels": kv_levels,
         "calibration": calibration,

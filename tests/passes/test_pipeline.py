@@ -77,8 +77,9 @@ def test_dumps_are_numbered(tmp_path: Path) -> None:
         "01-canonicalise.txt",
         "02-merge-parallel-linears.txt",
         "03-fold-norm-gamma.txt",
-        "04-smooth.txt",
-        "05-project.txt",
+        "04-rotate-residual.txt",
+        "05-smooth.txt",
+        "06-project.txt",
     ]
     text = (tmp_path / "ir" / names[-1]).read_text()
     assert "R.sdc.hadamard(" in text
@@ -89,7 +90,7 @@ def test_progress_names_every_pass() -> None:
     said: list[tuple[str, int, int]] = []
     ctx = PassContext(CTX.options, CTX.calibration, lambda *step: said.append(step))
     run_passes(tiny_llama(layers=1), FLOAT_SIDE, ctx)
-    assert [s for s in said if s[0] in PASSES] == [(p.name, i, 5) for i, p in enumerate(FLOAT_SIDE)]
+    assert [s for s in said if s[0] in PASSES] == [(p.name, i, 6) for i, p in enumerate(FLOAT_SIDE)]
     assert ("calibrating", 2, 2) in said
 
 
