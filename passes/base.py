@@ -35,7 +35,7 @@ class PassOptions:
     Attributes:
         smoothing: Exponent a of s_j = max|x_j|^a / max|w_j|^(1 - a), within [0, 1]; 0 turns smoothing off,
             ``search`` finds one for each operation's input, by output error.
-        rotate_residual: Rotate the whole residual stream, offline; inputs behind its norms then need no blocks.
+        rotate_residual: Rotate the whole residual stream, offline; inputs behind norms then need no blocks.
         block: Largest Hadamard block, in channels; 0 turns projection off.
         levels: Spike levels of linear inputs.
         group: Channels that share a threshold; 0 means all of a token's.

@@ -1,4 +1,4 @@
-"""Orthogonal matrices for a whole stream of any width, and the lazy transform that folds one into a weight."""
+"""Orthogonal matrices of any width, and the lazy transform that folds one into a weight."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def rotates_inputs(param: Param) -> bool:
 
 
 def rotated(x: NDArray, signs: NDArray) -> NDArray:
-    """x Q [..., K] float32, with Q = diag(signs) (M x H) / sqrt(K): :func:`factor` by Sylvester's of the rest."""
+    """x Q [..., K] float32, with Q = diag(signs) (M x H) / sqrt(K): :func:`factor` by Sylvester's."""
     width = x.shape[-1]
     small = factor(width)
     order = width // len(small)
@@ -52,10 +52,9 @@ def rotated(x: NDArray, signs: NDArray) -> NDArray:
 def factor(width: int) -> NDArray:
     """M [m, m] float32, where width = m * 2^k and M M^T = m I.
 
-    Entries are +-1 where Paley's constructions give such a matrix: m = 1, 12, 20, 28, 36, ... (Horadam, Hadamard
-    Matrices and Their Applications, 2007, section 2.1.2). Else M is the discrete Hartley transform of the odd
-    part, whose entries are at most sqrt(2): for an offline rotation any orthogonal matrix is right, and a flat one
-    spreads outliers best.
+    Entries are +-1 where Paley's constructions give such a matrix: m = 1, 12, 20, 28, 36, ... (Paley, On
+    Orthogonal Matrices, 1933). Else M is the discrete Hartley transform of the odd part, whose entries are at
+    most sqrt(2): for an offline rotation any orthogonal matrix is right, and a flat one spreads outliers best.
     """
     odd, twos = width, 0
     while odd % 2 == 0:

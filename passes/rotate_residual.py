@@ -1,4 +1,4 @@
-"""Rotate residual: one orthogonal transform of the whole residual stream, folded into the weights around it."""
+"""Rotate residual: an orthogonal transform of the whole residual stream, folded into the weights."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ __all__ = ["RotateResidual"]
 
 
 class RotateResidual:
-    """The stream x becomes x Q everywhere, for nothing at run time (QuaRot, arXiv 2404.00456, section 4, stage 1a).
+    """The stream x becomes x Q everywhere, for nothing at run time (QuaRot, arXiv 2404.00456, section 4).
 
-    Q goes into the embedding table, into the output side of every linear that adds to the stream, and into the
-    input side of every linear behind a norm of it: RMS norms without a gain commute with Q. It is a randomised
-    Hadamard matrix, see :mod:`sdc.passes.orthogonal`.
+    Q goes into the embedding table, into the output side of every linear that adds to the stream, and into
+    the input side of every linear behind a norm of it: RMS norms without a gain commute with Q. It is a
+    randomised Hadamard matrix, see :mod:`sdc.passes.orthogonal`.
 
-    That needs a stream made of rows of tables, results of linears, and sums of them, which nothing reads but sums
-    and RMS norms whose gain is folded and whose output feeds linears alone. Another stays as it is (LayerNorm
-    subtracts a mean, which Q moves; norms behind a layer have gains of their own), and a remark says why.
+    That needs a stream made of rows of tables, results of linears, and sums of them, which nothing reads but
+    sums and RMS norms whose gain is folded and whose output feeds linears alone. Another stays as it is
+    (LayerNorm subtracts a mean, which Q moves; norms behind a layer have gains of their own), and a remark
+    says why.
     """
 
     name = "rotate-residual"

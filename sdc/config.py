@@ -37,7 +37,7 @@ class CompileConfig(BaseModel):
         seed: Seed of everything random.
         smoothing: Exponent of the smoothing scales (SmoothQuant, arXiv 2211.10438); 0 turns it off,
             ``search`` finds one for each operation's input, by output error.
-        rotate_residual: Rotate the whole residual stream by one Hadamard matrix folded into the weights (QuaRot,
+        rotate_residual: Rotate the whole residual stream by one Hadamard matrix in the weights (QuaRot,
             arXiv 2404.00456); inputs behind its norms then need no transform when they run.
         block: Largest Hadamard block, in channels, a power of two; 0 turns projection off.
         spikes: Wanted mean of |count| of a linear's inputs, which sets the least threshold of each; 0:

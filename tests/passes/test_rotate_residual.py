@@ -1,4 +1,4 @@
-"""rotate-residual: before and after, float results, what the projection then leaves out, and what is refused."""
+"""rotate-residual: before and after, float results, what the projection leaves out, what is refused."""
 
 from __future__ import annotations
 
