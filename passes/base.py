@@ -52,7 +52,8 @@ class PassOptions:
         q_levels: Spike levels of attention queries.
         kv_levels: Spike levels of cached keys and values.
         prob_levels: Spike levels of attention probabilities (unsigned).
-        budget: ``ppl=1.05x`` or ``spikes=0.5x``: thresholds are chosen an operation, by measured sensitivity.
+        budget: ``ppl=1.05x``, ``spikes=0.5x`` or ``synops=0.5x``: thresholds are chosen an operation, by
+            measured sensitivity.
         seed: Seed of everything random.
     """
 

@@ -52,9 +52,9 @@ def rotated(x: NDArray, signs: NDArray) -> NDArray:
 def factor(width: int) -> NDArray:
     """M [m, m] float32, where width = m * 2^k and M M^T = m I.
 
-    Entries are +-1 where Paley's constructions give such a matrix: m = 1, 12, 20, 28, 36, ... (Paley, On
-    Orthogonal Matrices, 1933). Else M is the discrete Hartley transform of the odd part, whose entries are at
-    most sqrt(2): for an offline rotation any orthogonal matrix is right, and a flat one spreads outliers best.
+    Entries are +-1 where Paley's constructions give such a matrix: m = 1, 12, 20, 28, ... (On Orthogonal
+    Matrices, 1933). Else M is the discrete Hartley transform of the odd part, whose entries are at
+    most sqrt(2): offline, any orthogonal matrix is right, and a flat one spreads outliers best.
     """
     odd, twos = width, 0
     while odd % 2 == 0:

@@ -38,11 +38,13 @@ class Choice:
     Attributes:
         encoding: The encoding.
         spikes: Spikes of one token, by the encoding's coding.
+        synops: Synapses that these spikes meet: additions of one token.
         loss: Nats a token that the model is expected to lose by it.
     """
 
     encoding: Encoding
     spikes: float
+    synops: float
     loss: float
 
 
@@ -53,11 +55,13 @@ class Site:
     Attributes:
         name: As in ``Model.encodings``.
         neurons: Inputs of one token.
+        fan_out: Synapses of each: outputs of a linear; keys that a query meets, on average.
         choices: At least one.
     """
 
     name: str
     neurons: int
+    fan_out: float
     choices: tuple[Choice, ...]
 
 
@@ -95,6 +99,7 @@ class _Measure:
     ctx: PassContext
     errors: dict[str, list[tuple[Encoding, float, float]]] = field(default_factory=dict)
     neurons: dict[str, int] = field(default_factory=dict)
+    fan_out: dict[str, float] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
 
     def __call__(self, var: relax.Var, call: relax.Call, runs: Lockstep) -> Sequence[Any] | None:
@@ -113,6 +118,7 @@ class _Measure:
         x = runs.values(linear.x)
         some = sampled_outputs(weight, self.ctx.random(linear.name))
         start = with_floor(x[0], self.encodings[linear.name], self.ctx.options.spikes)
+        self.fan_out[linear.name] = len(weight)
         self.consider(linear.name, x[0].reshape(-1, x[0].shape[-1]), some.T @ some, start)
         x.append(dequantised(x[0], start))
         runs.fork()
@@ -127,6 +133,7 @@ class _Measure:
         name, q = f"{attrs['name']}:q", arguments[0][0]
         self.consider(name, q.reshape(-1, q.shape[-1]), None, self.encodings[name])
         self.neurons[name] = int(np.prod(q.shape[2:]))
+        self.fan_out[name] = (q.shape[1] + 1) / 2
         each = list(zip(*arguments, strict=True))
         each.append((dequantised(q, self.encodings[name]), *each[0][1:]))
         runs.fork()
@@ -154,13 +161,13 @@ class _Measure:
 
     def sites(self) -> list[Site]:
         return [
-            Site(name, self.neurons[name], tuple(self.choices(name, loss)))
+            Site(name, self.neurons[name], self.fan_out[name], tuple(self.choices(name, loss)))
             for name, loss in zip(self.errors, self.losses, strict=True)
         ]
 
     def choices(self, name: str, loss: float) -> list[Choice]:
-        known = max(self.errors[name][0][2], 1e-30)
+        known, neurons = max(self.errors[name][0][2], 1e-30), self.neurons[name]
         return [
-            Choice(encoding, spikes * self.neurons[name], loss * error / known)
+            Choice(encoding, spikes * neurons, spikes * neurons * self.fan_out[name], loss * error / known)
             for encoding, spikes, error in self.errors[name]
         ]

@@ -44,8 +44,8 @@ class CompileConfig(BaseModel):
             thresholds follow max|x| alone.
         static: Thresholds are those least ones alone, known before a run; needs ``spikes``.
         dead_zone: tau: inputs below tau thresholds are silent (0.5 and less change nothing).
-        budget: ``ppl=1.05x`` (over the float model) or ``spikes=0.5x`` (over what these settings give):
-            thresholds are chosen an operation, by measured sensitivity.
+        budget: ``ppl=1.05x`` (over the float model), or ``spikes=0.5x`` or ``synops=0.5x`` (over what these
+            settings give): thresholds are chosen an operation, by measured sensitivity.
         q_levels: Spike levels of attention queries.
         kv_levels: Spike levels of cached keys and values.
         prob_levels: Spike levels of attention probabilities (unsigned).
@@ -82,7 +82,7 @@ class CompileConfig(BaseModel):
     spikes: Annotated[float, Field(ge=0)] = 0.0
     static: bool = False
     dead_zone: Annotated[float, Field(ge=0, le=2)] = 0.0
-    budget: Annotated[str, Field(pattern=r"^(ppl|spikes)=[0-9.]+x$")] | None = None
+    budget: Annotated[str, Field(pattern=r"^(ppl|spikes|synops)=[0-9.]+x$")] | None = None
     q_levels: Annotated[int, Field(ge=1, le=127)] = 31
     kv_levels: Annotated[int, Field(ge=1, le=127)] = 127
     prob_levels: Annotated[int, Field(ge=1, le=255)] = 255

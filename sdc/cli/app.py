@@ -57,7 +57,9 @@ Static = Annotated[
 ]
 Budget = Annotated[
     str | None,
-    typer.Option(help="ppl=1.05x or spikes=0.5x: choose thresholds an operation, by measured sensitivity."),
+    typer.Option(
+        help="ppl=1.05x, spikes=0.5x or synops=0.5x: choose thresholds an operation, by measured sensitivity."
+    ),
 ]
 Calibration = Annotated[Path | None, typer.Option(help="Text to calibrate on (default: sdc's demo text).")]
 MaxSeq = Annotated[int | None, typer.Option(help="Tokens that the cache holds (default: 2048 at most).")]

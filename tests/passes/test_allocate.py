@@ -17,6 +17,7 @@ from sdc.passes.base import PassContext, PassOptions
 from sdc.passes.calibrate import Calibrate
 from sdc.passes.sensitivity import Choice, Site, measure_sites
 from sdc.passes.spikes import dequantised
+from sdc.passes.whole_loss import measure_whole
 
 rng = np.random.default_rng(0)
 WINDOW = rng.integers(0, 64, 24)
@@ -26,7 +27,7 @@ def context(**options) -> PassContext:
     return PassContext(PassOptions(levels=31, group=16, **options), (WINDOW,))
 
 
-@pytest.mark.parametrize("text", ["ppl=1.05x", "ppl=1.05", "spikes=0.5x"])
+@pytest.mark.parametrize("text", ["ppl=1.05x", "ppl=1.05", "spikes=0.5x", "synops=0.5x"])
 def test_a_budget_is_read(text) -> None:
     kind, number = text.rstrip("x").split("=")
     assert Budget.parse(text) == Budget(kind, float(number))
@@ -44,26 +45,30 @@ def random_sites(seed: int) -> list[Site]:
     for name in "abcd":
         spikes = np.sort(random.uniform(1, 10, 4))[::-1]
         loss = np.sort(random.uniform(0.001, 0.1, 4))
+        fan_out = float(random.integers(5, 50))
+        both = zip(spikes, loss, strict=True)
         sites.append(
-            Site(name, 10, tuple(Choice(Encoding(), *both) for both in zip(spikes, loss, strict=True)))
+            Site(name, 10, fan_out, tuple(Choice(Encoding(), s, s * fan_out, lost) for s, lost in both))
         )
     return sites
 
 
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("budget", [Budget("ppl", 1.15), Budget("spikes", 0.6)])
+@pytest.mark.parametrize("budget", [Budget("ppl", 1.15), Budget("spikes", 0.6), Budget("synops", 0.6)])
 def test_the_choice_is_the_best_of_all(seed, budget) -> None:
     sites = random_sites(seed)
 
+    kind = "synops" if budget.of == "ppl" else budget.of
+
     def spent(picks) -> tuple[float, float]:
-        return sum(c.spikes for c in picks), sum(c.loss for c in picks)
+        return sum(getattr(c, kind) for c in picks), sum(c.loss for c in picks)
 
     ways = [spent(picks) for picks in product(*(site.choices for site in sites))]
     if budget.of == "ppl":
-        best = min(spikes for spikes, loss in ways if loss <= np.log(budget.factor))
+        best = min(synops for synops, loss in ways if loss <= np.log(budget.factor))
         got = spent(choose(sites, budget))[0]
     else:
-        limit = budget.factor * sum(site.choices[0].spikes for site in sites)
+        limit = budget.factor * sum(getattr(site.choices[0], kind) for site in sites)
         best = min(loss for spikes, loss in ways if spikes <= limit)
         got = spent(choose(sites, budget))[1]
     assert got == pytest.approx(best, rel=1e-3)
@@ -92,9 +97,9 @@ def test_losses_are_those_of_one_spiking_operation() -> None:
     assert all(site.choices[0].loss > 0 for site in sites)
 
 
-@pytest.mark.parametrize("budget", ["spikes=0.7x", "ppl=1.2x"])
+@pytest.mark.parametrize("budget", ["spikes=0.7x", "synops=0.7x", "ppl=1.2x"])
 def test_encodings_change_and_the_table_says_how(budget) -> None:
-    ctx = context(spikes=2.0, budget=budget)
+    ctx = context(spikes=2.0, q_levels=3, budget=budget)
     before = Calibrate().run(tiny_llama(), ctx)
     with pytest.raises(PostconditionError, match="nothing was allocated"):
         Allocate().check(before, ctx)
@@ -109,8 +114,15 @@ def test_encodings_change_and_the_table_says_how(budget) -> None:
             row["levels"],
         )
     assert len({row["spikes"] for row in table.values()}) > 3
+    reached = measure_whole(before, ctx, after.encodings)
     if budget.startswith("ppl"):
-        assert sum(row["loss"] for row in table.values()) <= np.log(1.2) * 1.0001
+        assert 0 < reached.loss <= np.log(1.2)
+    else:
+        start = measure_whole(before, ctx, before.encodings)
+        fan_out = {name: row["fan_out"] if "synops" in budget else 1 for name, row in table.items()}
+        spent, was = (sum(n * fan_out[name] for name, n in m.spikes.items()) for m in (reached, start))
+        assert spent <= 0.75 * was  # queries are in the budget too, and not in these sums
+    assert any(note.startswith(f"allocate: {budget.split('=')[0]} within") for note in after.notes)
 
 
 def test_without_a_budget_nothing_is_measured() -> None:
