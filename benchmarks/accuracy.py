@@ -52,6 +52,7 @@ CODINGS = ("ternary", "bitwise")
 SHARED = (
     "smoothing",
     "rotate_residual",
+    "sign_tries",
     "block",
     "seed",
     "max_seq",

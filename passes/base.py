@@ -37,6 +37,7 @@ class PassOptions:
             ``search`` finds one for each operation's input, by output error.
         rotate_residual: Rotate the whole residual stream, offline; inputs behind norms then need no blocks.
         block: Largest Hadamard block, in channels; 0 turns projection off.
+        sign_tries: Random signs to try for the blocks of each width; the best by output error is taken.
         levels: Spike levels of linear inputs.
         group: Channels that share a threshold; 0 means all of a token's.
         coding: How a count becomes a train.
@@ -60,6 +61,7 @@ class PassOptions:
     smoothing: float | Literal["search"] = 0.6
     rotate_residual: bool = False
     block: int = 64
+    sign_tries: int = 1
     levels: int = 15
     group: int = 64
     coding: Coding = "ternary"

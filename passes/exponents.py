@@ -8,12 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sdc.ir.model import Encoding
-from sdc.ir.params import hadamard_transform
 from sdc.passes.base import PassOptions
-from sdc.passes.calibrate import fit_group, with_floor
 from sdc.passes.project import block_for
-from sdc.passes.spikes import dequantised
+from sdc.passes.signs import projected_error, start_encoding
 
 __all__ = ["EXPONENTS", "ROWS", "best_exponent"]
 
@@ -46,12 +43,6 @@ def _loss(x: NDArray, scales: NDArray, gram: NDArray, options: PassOptions, clip
     width = x.shape[1]
     block = max(1, block_for(width, options.block))
     signs = np.where(np.random.default_rng(options.seed).integers(0, 2, width), 1, -1).astype(np.float32)
-    smooth = x / scales
-    turned = hadamard_transform(smooth * signs, block)
-    encoding = Encoding(
-        levels=options.levels, group=fit_group(width, options.group), dead_zone=options.dead_zone
-    )
-    encoding = with_floor(turned, replace(encoding, clip_ratio=clip), options.spikes)
-    back = hadamard_transform(dequantised(turned, encoding), block) / np.float32(block) * signs
-    error = (back - smooth) * scales
+    encoding = replace(start_encoding(options, width), clip_ratio=clip)
+    error = projected_error(x / scales, signs, block, encoding, options.spikes) * scales
     return float(np.einsum("rk,rk->", error @ gram, error))

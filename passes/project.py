@@ -6,7 +6,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from sdc.errors import PostconditionError
+from sdc.errors import PassError, PostconditionError
 from sdc.ir.model import Model
 from sdc.ir.ops import attributes, hadamard, is_op, shape_of
 from sdc.ir.params import HadamardColumns, Param, array_param
@@ -14,6 +14,7 @@ from sdc.passes.base import PassContext
 from sdc.passes.graph import Graph, Linear, op_name
 from sdc.passes.orthogonal import rotates_inputs
 from sdc.passes.rewriter import Rewriter, rewrite
+from sdc.passes.signs import Sample, best_signs, random_signs, samples_of
 from sdc.passes.stored_grids import SMALLEST_BLOCK
 from sdc.passes.trace import ValuePath, appended, value_path
 from sdc.passes.weights import HadamardRows, WeightEdits
@@ -24,7 +25,8 @@ __all__ = ["Project", "block_for"]
 class Project:
     """Rotates what is encoded: x becomes H (signs * x) in blocks, entries +-1, additions only.
 
-    QuaRot's online transform (arXiv 2404.00456, section 4), in blocks. Signs are random, one vector a width.
+    QuaRot's online transform (arXiv 2404.00456, section 4), in blocks. Signs are random, one vector a width;
+    with ``sign_tries`` above 1, those of linears' inputs are the best of so many by output error.
 
     - A linear's input goes through ``sdc.hadamard``; its weight becomes W diag(signs) H / block.
     - Q and K are rotated per head after the rotary embedding, with the same signs. q.k grows by the factor
@@ -98,6 +100,9 @@ class _Plan:
         self.attention: dict[relax.Var, int] = {}  # attention -> block of Q and K
         self.keys: dict[relax.Var, int] = {}  # kv_append of K -> block
         self.emitted: dict[tuple[relax.Expr, int], relax.Var] = {}
+        self.tried: dict[int, list[Sample]] = {}  # width -> what its signs are judged on
+        if ctx.options.sign_tries > 1:
+            self.gather()
         for linear in graph.linears():
             self.plan_linear(linear)
         for var, call in graph.calls("sdc.attention"):
@@ -106,8 +111,8 @@ class _Plan:
     def plan_linear(self, linear: Linear) -> None:
         if rotates_inputs(self.graph.param(linear.weight)):
             return
-        values = value_path(self.graph, linear)
-        if values is not None and block_for(values.head_dim, self.ctx.options.block):
+        values = self.rotated_values(linear)
+        if values is not None:
             self.rotate_values(linear, values)
             return
         width = shape_of(linear.x, "linear")[-1]
@@ -117,6 +122,26 @@ class _Plan:
             self.edits.append_step(linear.var, 1, HadamardColumns(self.signs(width), block))
         else:
             self.unrotated.setdefault(width, []).append(linear.name)
+
+    def gather(self) -> None:
+        """Samples for the signs of every width that linears' inputs have."""
+        linears = [
+            n
+            for n in self.graph.linears()
+            if not rotates_inputs(self.graph.param(n.weight)) and self.rotated_values(n) is None
+        ]
+        if linears and not self.ctx.calibration:
+            raise PassError(
+                Project.name, "the best of several signs needs calibration inputs; or set sign_tries 1"
+            )
+        samples = samples_of(self.graph, self.ctx, linears)
+        for linear in linears:
+            self.tried.setdefault(shape_of(linear.x, "linear")[-1], []).append(samples[linear.name])
+
+    def rotated_values(self, linear: Linear) -> ValuePath | None:
+        """The attention whose values a rotation of their rows serves."""
+        values = value_path(self.graph, linear)
+        return values if values and block_for(values.head_dim, self.ctx.options.block) else None
 
     def rotate_values(self, linear: Linear, values: ValuePath) -> None:
         """V by its rows, the output projection by its columns; every head with the same signs."""
@@ -140,11 +165,11 @@ class _Plan:
             self.keys[call.args[1]] = block
 
     def signs(self, width: int) -> Param:
-        """Random signs [width], +-1 float32: the same for every operation of this width."""
+        """Signs [width], +-1 float32: the same for every operation of this width."""
         if width not in self._signs:
-            name = f"signs.{width}"
-            bits = self.ctx.random(name).integers(0, 2, width)
-            self._signs[width] = array_param(name, (2 * bits - 1).astype(np.float32))
+            samples, block = self.tried.get(width), block_for(width, self.ctx.options.block)
+            found = best_signs(self.ctx, width, block, samples) if samples else random_signs(self.ctx, width)
+            self._signs[width] = array_param(f"signs.{width}", found)
         return self._signs[width]
 
     def visit(self, rewriter: Rewriter, var: relax.Var, value: relax.Expr) -> relax.Expr | None:

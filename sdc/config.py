@@ -40,6 +40,7 @@ class CompileConfig(BaseModel):
         rotate_residual: Rotate the whole residual stream by one Hadamard matrix in the weights (QuaRot,
             arXiv 2404.00456); inputs behind its norms then need no transform when they run.
         block: Largest Hadamard block, in channels, a power of two; 0 turns projection off.
+        sign_tries: Random signs to try for the transform of each width; the best by output error is taken.
         spikes: Wanted mean of |count| of a linear's inputs, which sets the least threshold of each; 0:
             thresholds follow max|x| alone.
         static: Thresholds are those least ones alone, known before a run; needs ``spikes``.
@@ -79,6 +80,7 @@ class CompileConfig(BaseModel):
     smoothing: Annotated[float, Field(ge=0, le=1)] | Literal["search"] = 0.6
     rotate_residual: bool = False
     block: Annotated[int, Field(ge=0)] = 64
+    sign_tries: Annotated[int, Field(ge=1)] = 1
     spikes: Annotated[float, Field(ge=0)] = 0.0
     static: bool = False
     dead_zone: Annotated[float, Field(ge=0, le=2)] = 0.0

@@ -49,6 +49,9 @@ RotateResidual = Annotated[
     bool | None, typer.Option("--rotate-residual", help="Rotate the whole residual stream, in the weights.")
 ]
 Block = Annotated[int | None, typer.Option(help="Largest Hadamard block; 0: no rotation (default: 64).")]
+SignTries = Annotated[
+    int | None, typer.Option(help="Random signs of the transform to try; the best is taken (default: 1).")
+]
 KvLevels = Annotated[
     int | None, typer.Option(help="Levels of cached keys and values: 127 (default, 8 bits), 7 (4 bits).")
 ]
@@ -106,6 +109,7 @@ def compile(
     smoothing: Smoothing = None,
     rotate_residual: RotateResidual = None,
     block: Block = None,
+    sign_tries: SignTries = None,
     kv_levels: KvLevels = None,
     calibration: Calibration = None,
     max_seq: MaxSeq = None,
@@ -142,6 +146,7 @@ def compile(
         "smoothing": smoothing,
         "rotate_residual": rotate_residual,
         "block": block,
+        "sign_tries": sign_tries,
         "kv_levels": kv_levels,
         "calibration": calibration,
         "max_seq": max_seq,

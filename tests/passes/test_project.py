@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -9,7 +11,7 @@ from helpers.sketch import Sketch, assert_same_model
 from helpers.tiny_llama import decoder_inputs, tiny_llama
 from tvm import relax
 
-from sdc.errors import PostconditionError
+from sdc.errors import PassError, PostconditionError
 from sdc.ir.evaluate import Evaluator
 from sdc.ir.ops import attention, attributes, hadamard, is_op, linear
 from sdc.ir.params import array_param
@@ -17,6 +19,7 @@ from sdc.passes.base import PassContext, PassOptions, check_model
 from sdc.passes.graph import Graph
 from sdc.passes.merge_parallel_linears import MergeParallelLinears
 from sdc.passes.project import Project, block_for
+from sdc.passes.signs import CLIP, projected_error, samples_of, start_encoding
 from sdc.passes.trace import value_path
 from sdc.passes.weights import HadamardRows
 
@@ -173,6 +176,33 @@ def test_signs_follow_the_seed_alone() -> None:
     np.testing.assert_array_equal(first, again)
     other = Project().run(model, PassContext(PassOptions(block=16, seed=1))).params["signs.32"].value()
     assert (first != other).any()
+
+
+def test_the_best_of_several_signs_has_the_least_error() -> None:
+    model = tiny_llama(layers=1, hidden=64, ffn=96)
+    windows = tuple(rng.integers(0, 64, 24) for _ in range(2))
+
+    def signs(tries: int) -> tuple[np.ndarray, list[float]]:
+        ctx = PassContext(PassOptions(block=16, levels=3, group=16, sign_tries=tries), windows)
+        found = Project().run(model, ctx).params["signs.64"].value()
+        graph = Graph(model)
+        linears = [n for n in graph.linears() if n.x.ty.shape.values[-1] == 64]
+        encoding = replace(start_encoding(ctx.options, 64), clip_ratio=CLIP)
+        errors = []
+        for each in samples_of(graph, ctx, linears).values():
+            gap = projected_error(each.x, found, 16, encoding, 0.0)
+            errors.append(np.einsum("rk,rk->", gap @ each.gram, gap))
+        return found, errors
+
+    first, start = signs(1)
+    best, least = signs(12)
+    assert (first != best).any()
+    assert np.mean(np.divide(least, start)) < 0.995
+
+
+def test_the_best_of_several_signs_needs_inputs() -> None:
+    with pytest.raises(PassError, match="needs calibration inputs; or set sign_tries 1"):
+        Project().run(tiny_llama(layers=1), PassContext(PassOptions(sign_tries=2)))
 
 
 def test_a_block_of_nought_changes_nothing() -> None:
