@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import tvm
 from contestants import threads
+from numpy.typing import NDArray
 from page import machine_line, spread, table, write_section
 from tvm import relax, tirx
 
@@ -40,7 +41,7 @@ _TOKENS = 128
 BITS = (4, 8)
 
 
-def _linear(rows: int, width: int, bits: int, residual: bool = False) -> LinearSpec:
+def linear(rows: int, width: int, bits: int, residual: bool = False) -> LinearSpec:
     scale_groups = width // 32 if bits == 4 else 1
     group = 32 if bits == 4 else 64
     return LinearSpec(
@@ -73,7 +74,7 @@ def main() -> None:
     options = parser.parse_args()
     isa = next(level for level in LEVELS if level.name == options.level)
     runs = {
-        (name, bits): Kernel(_linear(*shape, bits), isa) for name, shape in SHAPES.items() for bits in BITS
+        (name, bits): Kernel(linear(*shape, bits), isa) for name, shape in SHAPES.items() for bits in BITS
     }
     rounds = []
     for _ in range(options.rounds):
@@ -93,17 +94,27 @@ def main() -> None:
         write_section(options.write, "kernels", "Kernels", text)
 
 
+def _bytes(spec: LinearSpec) -> int:
+    """Of the packed weights and their scales."""
+    weight = spec.blocks * spec.groups * spec.words * ROW_BLOCK * 4
+    return weight + spec.blocks * spec.scale_groups * ROW_BLOCK * 4
+
+
 class Kernel:
     """One linear, compiled for one token over many weights, and for many tokens."""
 
     def __init__(self, spec: LinearSpec, isa: Isa) -> None:
         self.spec = spec
-        weight = spec.blocks * spec.groups * spec.words * ROW_BLOCK * 4
-        self.bytes = weight + spec.blocks * spec.scale_groups * ROW_BLOCK * 4
-        self.copies = max(1, min(_MOST_COPIES, _REGION // self.bytes))
-        self.passes = max(1, _BEYOND_CACHES // (self.copies * self.bytes))
-        self.decode_ = _region(replace(spec, tokens=1), isa, self.copies, self.passes)
-        self.prefill_ = _region(spec, isa, 1, 1)
+        self.bytes = _bytes(spec)
+        self.copies, self.passes = self.layout(spec)
+        self.decode_ = region(replace(spec, tokens=1), isa, self.copies, self.passes)
+        self.prefill_ = region(spec, isa, 1, 1)
+
+    @staticmethod
+    def layout(spec: LinearSpec) -> tuple[int, int]:
+        """Sets of weights in a region, and how many regions fit no cache."""
+        copies = max(1, min(_MOST_COPIES, _REGION // _bytes(spec)))
+        return copies, max(1, _BEYOND_CACHES // (copies * _bytes(spec)))
 
     def decode(self) -> float:
         """Weight bytes per second on one token."""
@@ -114,14 +125,29 @@ class Kernel:
         return _TOKENS * self.spec.rows * self.spec.width / self.prefill_()
 
 
-def _region(spec: LinearSpec, isa: Isa, copies: int, passes: int) -> Callable[[], float]:
-    """Seconds of a region of ``copies`` sets of weights, run on ``passes`` pieces of memory."""
+def region(
+    spec: LinearSpec,
+    isa: Isa,
+    copies: int,
+    passes: int,
+    generate: Callable[[LinearSpec, Isa], tirx.PrimFunc] = spike_linear,
+    weight: tuple[int, ...] | None = None,
+) -> Callable[..., float]:
+    """A region of ``copies`` sets of weights, run on ``passes`` pieces of memory: gives seconds.
+
+    Args:
+        generate: Makes the kernel.
+        weight: Shape of the packed weights, int32; None: those of the collapsed form.
+
+    Returns:
+        A function of counts [tokens, K] int8 (None: those of the call before; at first all are 60).
+    """
     tokens = spec.tokens or _TOKENS
     sizes = [tokens * spec.width, tokens * spec.theta_groups * 4]
-    weight = (spec.blocks, spec.groups, spec.words, ROW_BLOCK)
+    weight = weight or (spec.blocks, spec.groups, spec.words, ROW_BLOCK)
     scale = (spec.blocks, spec.scale_groups, ROW_BLOCK)
     function, fixed, total = _function(spec, (weight, scale), copies, sizes)
-    made = make_region("run", function, {spec.key(): lambda: spike_linear(spec, isa)}, fixed, isa, tokens)
+    made = make_region("run", function, {spec.key(): lambda: generate(spec, isa)}, fixed, isa, tokens)
     assert made is not None
     module = build(made.functions, isa.target())
     memory = zeroed(passes * total)
@@ -142,7 +168,9 @@ def _region(spec: LinearSpec, isa: Isa, copies: int, passes: int) -> Callable[[]
     ids, position, states, arena, count, logits = arguments
     function = module["run"]
 
-    def run() -> float:
+    def run(given: NDArray | None = None) -> float:
+        if given is not None:
+            memory.reshape(passes, total)[:, : given.size] = given.view(np.uint8).reshape(-1)
         start = time.perf_counter()
         for piece in pieces:
             function(ids, position, piece, states, arena, count, logits)

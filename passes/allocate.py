@@ -75,7 +75,13 @@ class Allocate:
         sites = measure_sites(model, ctx, candidates)
         chosen, reached = _corrected(model, ctx, sites, budget)
         table = tuple(_row(site, pick) for site, pick in zip(sites, chosen, strict=True))
-        model = replace(model, encodings=_encodings(model, sites, chosen), allocation=table)
+        zeros = {site.name: pick.zeros for site, pick in zip(sites, chosen, strict=True)}
+        model = replace(
+            model,
+            encodings=_encodings(model, sites, chosen),
+            zeros={**model.zeros, **zeros},
+            allocation=table,
+        )
         return model.with_note(
             f"{self.name}: {budget.of} within {budget.factor:g}x: {reached:.3f}x on the calibration text"
         )

@@ -13,7 +13,7 @@ from sdc.ir.ops import attributes
 from sdc.ir.params import Param
 from sdc.passes.base import PassContext, PassOptions
 from sdc.passes.graph import Graph, op_name
-from sdc.passes.spikes import dequantised
+from sdc.passes.spikes import dequantised, share_of_zeros
 from sdc.passes.statistics import collect_statistics
 from sdc.passes.stored_grids import kept_grid
 
@@ -40,8 +40,9 @@ OUTPUTS = 1024  # sample outputs an operation: enough to weigh the channels of a
 class Calibrate:
     """Chooses an encoding for each linear and each operand of an attention, into ``Model.encodings``.
 
-    A linear's clip ratio, and then its dead zone, is the one with the least squared error of its *output* on
-    sample tokens, ||(dequantised(x) - x) W^T||^2, over W's rows (a sample where there are many). Attention
+    The share of a linear's counts that are then 0 goes into ``Model.zeros``. Its clip ratio, and then its
+    dead zone, is the one with the least squared error of its *output* on sample tokens,
+    ||(dequantised(x) - x) W^T||^2, over W's rows (a sample where there are many). Attention
     operands are per head and token and are not clipped. Their names are ``name:q``, ``name:k``, ``name:v``
     and ``name:p`` (the probabilities). Without calibration inputs nothing is clipped. Where weights are
     quantised layer by layer, the ratio is left to that pass, which sees the spiking inputs.
@@ -55,6 +56,7 @@ class Calibrate:
         statistics = collect_statistics(model, ctx, rows=ROWS) if wanted else {}
         graph = Graph(model)
         encodings: dict[str, Encoding] = {}
+        zeros: dict[str, float] = {}
         linears = list(graph.linears())
         for done, linear in enumerate(linears):
             ctx.progress("choosing thresholds", done, len(linears))
@@ -62,7 +64,9 @@ class Calibrate:
             encoding = _start(param, options)
             if linear.name in statistics:
                 weight = sampled_outputs(param.value(), ctx.random(linear.name))
-                encoding = fit_thresholds(statistics[linear.name].rows, weight, encoding, options)
+                rows = statistics[linear.name].rows
+                encoding = fit_thresholds(rows, weight, encoding, options)
+                zeros[linear.name] = share_of_zeros(rows, encoding)
             encodings[linear.name] = encoding
         for _, call in graph.calls("sdc.attention"):
             name = op_name(call)
@@ -71,7 +75,7 @@ class Calibrate:
             encodings[f"{name}:k"] = replace(per_head, levels=options.kv_levels)
             encodings[f"{name}:v"] = replace(per_head, levels=options.kv_levels)
             encodings[f"{name}:p"] = replace(per_head, levels=options.prob_levels)
-        return replace(model, encodings={**model.encodings, **encodings})
+        return replace(model, encodings={**model.encodings, **encodings}, zeros={**model.zeros, **zeros})
 
     def check(self, model: Model, ctx: PassContext) -> None:
         for linear in Graph(model).linears():

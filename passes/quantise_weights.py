@@ -28,7 +28,7 @@ from sdc.passes.quantisers import (
     token_weights,
 )
 from sdc.passes.rewriter import rewrite
-from sdc.passes.spikes import dequantised
+from sdc.passes.spikes import dequantised, share_of_zeros
 from sdc.passes.stored_grids import aligns, kept_grid
 from sdc.passes.weights import WeightEdits
 
@@ -58,7 +58,7 @@ class QuantiseWeights:
         for linear in graph.linears():
             if linear.name not in model.encodings:
                 raise PassError(self.name, f"{linear.name} has no encoding; run calibrate first")
-        edits, encodings = WeightEdits(graph), model.encodings
+        edits, encodings, zeros = WeightEdits(graph), model.encodings, model.zeros
         if ctx.options.quantiser == "gptq":
             if not ctx.calibration:
                 raise PassError(
@@ -66,7 +66,7 @@ class QuantiseWeights:
                 )
             layers = _LayerByLayer(model, ctx, edits)
             sweep(model, ctx, layers.quantise)
-            encodings = layers.encodings
+            encodings, zeros = layers.encodings, layers.zeros
         else:
             for linear in graph.linears():
                 encoding = encodings[linear.name]
@@ -75,7 +75,7 @@ class QuantiseWeights:
                     _keep(edits, linear, grid)
                 else:
                     edits.append_step(linear.var, 1, Quantised(encoding.weight_bits, encoding.weight_group))
-        out = replace(rewrite(model, edits.visit, graph=graph), encodings=encodings)
+        out = replace(rewrite(model, edits.visit, graph=graph), encodings=encodings, zeros=zeros)
         return reduce(Model.with_note, _remarks(graph, ctx), out)
 
     def check(self, model: Model, ctx: PassContext) -> None:
@@ -117,11 +117,12 @@ def _remarks(graph: Graph, ctx: PassContext) -> Iterator[str]:
 
 
 class _LayerByLayer:
-    """GPTQ of one linear after another; keeps the integers, and the encodings as calibrated."""
+    """GPTQ of one linear after another; keeps integers, encodings as calibrated, and zeros among counts."""
 
     def __init__(self, model: Model, ctx: PassContext, edits: WeightEdits) -> None:
         self.ctx, self.edits = ctx, edits
         self.encodings: dict[str, Encoding] = dict(model.encodings)
+        self.zeros: dict[str, float] = dict(model.zeros)
 
     def quantise(self, seen: LayerInputs) -> QuantisedLayer:
         name, options = seen.linear.name, self.ctx.options
@@ -132,6 +133,7 @@ class _LayerByLayer:
         spikes = dequantised(seen.spiking, encoding)
         grid = _kept(self.edits.graph.param(seen.linear.weight), self.encodings[name], self.ctx)
         self.encodings[name] = encoding
+        self.zeros[name] = share_of_zeros(seen.spiking[picks], encoding)
         if grid is not None:
             _keep(self.edits, seen.linear, grid)
             return QuantisedLayer(encoding, grid.integers.value(), grid.scales.value(), spikes)

@@ -40,12 +40,14 @@ class Choice:
         spikes: Spikes of one token, by the encoding's coding.
         synops: Synapses that these spikes meet: additions of one token.
         loss: Nats a token that the model is expected to lose by it.
+        zeros: Share of the counts that are 0.
     """
 
     encoding: Encoding
     spikes: float
     synops: float
     loss: float
+    zeros: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class _Measure:
     last: relax.Var
     candidates: Candidates
     ctx: PassContext
-    errors: dict[str, list[tuple[Encoding, float, float]]] = field(default_factory=dict)
+    errors: dict[str, list[tuple[Encoding, float, float, float]]] = field(default_factory=dict)
     neurons: dict[str, int] = field(default_factory=dict)
     fan_out: dict[str, float] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
@@ -149,7 +151,8 @@ class _Measure:
             gap = dequantised(rows, encoding) - rows
             error = np.einsum("rk,rk->", gap if gram is None else gap @ gram, gap)
             spikes = float(spikes_per_count(counts, encoding.coding).mean())
-            self.errors[name].append((encoding, spikes, float(error)))
+            zeros = 1 - np.count_nonzero(counts) / counts.size
+            self.errors[name].append((encoding, spikes, float(error), zeros))
 
     def compare(self, x: list[NDArray], weight: NDArray, bias: NDArray | int) -> None:
         """The divergence of every run's logits, one run at a time: they are large."""
@@ -168,6 +171,8 @@ class _Measure:
     def choices(self, name: str, loss: float) -> list[Choice]:
         known, neurons = max(self.errors[name][0][2], 1e-30), self.neurons[name]
         return [
-            Choice(encoding, spikes * neurons, spikes * neurons * self.fan_out[name], loss * error / known)
-            for encoding, spikes, error in self.errors[name]
+            Choice(
+                encoding, spikes * neurons, spikes * neurons * self.fan_out[name], loss * error / known, zeros
+            )
+            for encoding, spikes, error, zeros in self.errors[name]
         ]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sdc.ir.model import Encoding
 from sdc.ir.ops import OPS
 
-__all__ = ["dequantised", "encode"]
+__all__ = ["dequantised", "encode", "share_of_zeros"]
 
 
 def dequantised(x: NDArray, encoding: Encoding) -> NDArray:
@@ -30,3 +30,9 @@ def encode(x: NDArray, encoding: Encoding) -> tuple[NDArray, NDArray]:
         floor=encoding.floor,
     )
     return counts, theta
+
+
+def share_of_zeros(x: NDArray, encoding: Encoding) -> float:
+    """How many of the counts of x [..., K] are 0, of 1."""
+    counts, _ = encode(x, encoding)
+    return 1 - np.count_nonzero(counts) / max(1, counts.size)

@@ -173,7 +173,7 @@ def _content(
 
 def _calibration(model: Model, windows: tuple[Any, ...], note: str) -> dict[str, Any]:
     encodings = {name: vars(encoding) for name, encoding in model.encodings.items()}
-    return {"note": note, "windows": len(windows), "encodings": encodings}
+    return {"note": note, "windows": len(windows), "encodings": encodings, "zeros": dict(model.zeros)}
 
 
 class _Phases:

@@ -52,6 +52,8 @@ class CompileConfig(BaseModel):
         prob_levels: Spike levels of attention probabilities (unsigned).
         machine: For target neuro: a shipped machine's name, or the path of a description; None means
             ``loihi2-like``.
+        lowering: For target cpu: how linears decode: ``event`` (walks the counts that are not 0) or
+            ``collapsed``; None means ``auto``, event where calibration's zeros make it faster.
         arch: For target cuda: architectures to hold machine code for, commas between; None means
             ``sm_80,sm_89,sm_90``. Newer ones run from PTX.
         emit: For target cuda: forms of the kernels to write beside the program, commas between: cuda, ptx,
@@ -89,6 +91,7 @@ class CompileConfig(BaseModel):
     kv_levels: Annotated[int, Field(ge=1, le=127)] = 127
     prob_levels: Annotated[int, Field(ge=1, le=255)] = 255
     machine: str | None = None
+    lowering: Literal["auto", "event", "collapsed"] | None = None
     arch: Annotated[str | None, Field(pattern=r"^sm_[0-9]{2,3}(,sm_[0-9]{2,3})*$")] = None
     emit: Annotated[str | None, Field(pattern=r"^(cuda|ptx|cubin|sass)(,(cuda|ptx|cubin|sass))*$")] = None
     verify: bool = False
@@ -119,6 +122,13 @@ class CompileConfig(BaseModel):
         for name in ("machine", "emit_isa"):
             if self.target != "neuro" and getattr(self, name) is not None:
                 raise ValueError(f"{name} is a setting of target neuro, the target is {self.target}")
+        return self
+
+    @model_validator(mode="after")
+    def _lowering_is_for_the_cpu(self) -> CompileConfig:
+        for name in ("lowering",):
+            if self.target != "cpu" and getattr(self, name) is not None:
+                raise ValueError(f"{name} is a setting of target cpu, the target is {self.target}")
         return self
 
     @model_validator(mode="after")

@@ -74,6 +74,10 @@ Machine = Annotated[
     typer.Option(help="For neuro: a shipped machine, or a file (default: loihi2-like)."),
 ]
 EmitIsa = Annotated[Path | None, typer.Option(help="For neuro: directory for every core's program as text.")]
+Lowering = Annotated[
+    str | None,
+    typer.Option(help="For cpu: how linears decode, event, collapsed or auto (default): the faster one."),
+]
 Artefact = Annotated[Path, typer.Argument(help="A compiled program.")]
 Model = Annotated[Path, typer.Argument(help="An .onnx or .gguf file.")]
 
@@ -116,6 +120,7 @@ def compile(
     seed: Seed = 0,
     machine: Machine = None,
     emit_isa: EmitIsa = None,
+    lowering: Lowering = None,
     arch: Annotated[
         str | None, typer.Option(help="For cuda: architectures, commas between (default: sm_80,sm_89,sm_90).")
     ] = None,
@@ -153,6 +158,7 @@ def compile(
         "seed": seed,
         "machine": machine,
         "emit_isa": emit_isa,
+        "lowering": lowering,
         "arch": arch,
         "emit": emit,
         "dump_ir": dump_ir,

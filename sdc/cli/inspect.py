@@ -46,7 +46,7 @@ def _inspect_program(path: Path, json: bool) -> None:
     facts = {name: manifest[name] for name in (*names, "dense_float_products", "notes", "certificate")}
     facts["weight_bytes"] = artefact.weight_bytes
     facts["summary"] = manifest["program"].get("summary", {})
-    facts |= {name: manifest["program"].get(name, []) for name in ("schedules", "kernels")}
+    facts |= {name: manifest["program"].get(name, []) for name in ("schedules", "kernels", "lowerings")}
     if json:
         print_json(facts)
         return
@@ -59,6 +59,9 @@ def _inspect_program(path: Path, json: bool) -> None:
         print_facts("program", facts["summary"])
     if facts["kernels"]:
         print_rows("kernels", facts["kernels"], tuple(facts["kernels"][0]))
+    event = [row for row in facts["lowerings"] if row["lowering"] == "event"]
+    if event:
+        print_rows("event-driven while decoding", event, tuple(event[0]))
     for note in facts["notes"]:
         print(f"note: {note}")
 

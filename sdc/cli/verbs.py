@@ -57,6 +57,7 @@ def compile_model(
         print_json(facts)
         return
     timings = facts.pop("seconds")
+    facts |= done.manifest["program"].get("summary", {})
     print_facts("compiled", {**facts, **{f"{k}, seconds": v for k, v in timings.items()}})
 
 

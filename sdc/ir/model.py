@@ -78,6 +78,7 @@ class Model:
         params: Lazy weights by name hint.
         info: Architecture facts.
         encodings: By operation name; filled by calibration, consumed by the spike rewrite.
+        zeros: Share of the counts that are 0, by operation name, on the calibration inputs; only where known.
         allocation: One row an operation, where encodings were chosen under a budget.
         notes: Remarks for the report: what was skipped, and why.
     """
@@ -86,6 +87,7 @@ class Model:
     params: Mapping[str, Param]
     info: ModelInfo = field(default_factory=ModelInfo)
     encodings: Mapping[str, Encoding] = field(default_factory=dict)
+    zeros: Mapping[str, float] = field(default_factory=dict)
     allocation: tuple[Mapping[str, float | str], ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from sdc.ir.model import Model
 from sdc.targets.base import BuildResult, Progress
 from sdc.targets.cpu.isa import Isa
+from sdc.targets.cpu.lower.choice import Choices, LoweringName
 from sdc.targets.cpu.lower.lowering import Lowering
 from sdc.targets.cpu.region import Region, add_regions
 from sdc.targets.fused.describe import signature_of
@@ -27,13 +28,16 @@ _WEIGHTS = "weights.safetensors"
 _SKIPPED = ("s_tir.CompactBufferAllocation",)
 
 
-def build_program(model: Model, levels: Sequence[Isa], out: Path, progress: Progress) -> BuildResult:
+def build_program(
+    model: Model, levels: Sequence[Isa], out: Path, progress: Progress, lowering: LoweringName = "auto"
+) -> BuildResult:
     """Writes ``LEVEL.N.o`` per level and ``weights.safetensors``; see :class:`sdc.targets.base.Target`."""
     files: list[Path] = []
     objects: dict[str, list[str]] = {}
     for number, isa in enumerate(levels):
         progress("compile", number, len(levels))
-        lowered, regions = _lower(model, isa)
+        choices = Choices(lowering, model.zeros)
+        lowered, regions = _lower(model, isa, choices)
         make = partial(compile_module, lowered.module, isa.target(), isa.name, skip=_SKIPPED)
         paths = cached_objects(lowered.module, str(isa), out, isa.name, make)
         files += paths
@@ -42,11 +46,17 @@ def build_program(model: Model, levels: Sequence[Isa], out: Path, progress: Prog
     write_weights(out / _WEIGHTS, lowered.weights.params, progress)
     sizes = {name: (region.arena, region.area) for name, region in regions.items()}
     signature = replace(signature_of(model, lowered, CHUNK), regions=sizes)
-    manifest = {"objects": objects, "weights": _WEIGHTS, "signature": signature.to_json()}
+    manifest = {
+        "objects": objects,
+        "weights": _WEIGHTS,
+        "signature": signature.to_json(),
+        "lowerings": [choice.to_json() for choice in choices.made.values()],
+        "summary": {"instruction sets": ", ".join(objects), "decode": choices.summary()},
+    }
     return BuildResult((*files, out / _WEIGHTS), manifest)
 
 
-def _lower(model: Model, isa: Isa) -> tuple[Lowered, dict[str, Region]]:
+def _lower(model: Model, isa: Isa, choices: Choices) -> tuple[Lowered, dict[str, Region]]:
     """The program for one level, and its regions."""
-    lowering = Lowering(isa, PackedWeights(model.params))
+    lowering = Lowering(isa, PackedWeights(model.params), choices)
     return add_regions(lower_model(model, lowering), lowering, min(CHUNK, model.info.max_seq))

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sdc.targets.cpu.kernels.event import LINE_BYTES, blocks_per_line, lines
 from sdc.targets.cpu.kernels.linear import ROW_BLOCK, LinearSpec
 
-__all__ = ["PackBias", "PackScale", "PackWeight"]
+__all__ = ["PackBias", "PackColumns", "PackScale", "PackWeight"]
 
 
 @dataclass(frozen=True)
@@ -76,3 +77,32 @@ class PackBias:
 
     def describe(self) -> str:
         return f"pad to blocks of {ROW_BLOCK} rows"
+
+
+@dataclass(frozen=True)
+class PackColumns:
+    """int8 [N, K] -> int32 [lines, K, 16] for the event-driven kernel: 64 bytes of rows of one channel.
+
+    Row 8 i + 4 h + e of a block of 32 lies where unpacking within 128 bits leaves rows in their order: at
+    byte 16 h + 4 i + e; of 4 bits, in half h of byte 4 i + e.
+    """
+
+    spec: LinearSpec
+
+    def __call__(self, array: NDArray) -> NDArray:
+        spec = self.spec
+        rows, width = array.shape
+        count = lines(spec) * blocks_per_line(spec) * ROW_BLOCK
+        full = np.full((count, width), spec.offset, np.uint8)
+        full[:rows] = (array.astype(np.int16) + spec.offset).astype(np.uint8)
+        parts: NDArray = full.reshape(-1, 4, 2, 4, width)  # block, i, h, e, channel
+        halves = np.moveaxis(parts, 2, 1)
+        parts = halves[:, 0] | (halves[:, 1] << 4) if spec.bits == 4 else halves
+        by_line = parts.reshape(lines(spec), LINE_BYTES, width)
+        return np.ascontiguousarray(by_line.transpose(0, 2, 1)).view("<i4")
+
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (lines(self.spec), shape[1], LINE_BYTES // 4)
+
+    def describe(self) -> str:
+        return f"pack {self.spec.bits}-bit weights by input channel"

@@ -17,6 +17,7 @@ from sdc.targets.weights import load_data
 
 if TYPE_CHECKING:
     from sdc.ir.model import Model
+    from sdc.targets.cpu.lower.choice import LoweringName
 
 __all__ = ["CpuTarget"]
 
@@ -41,7 +42,8 @@ class CpuTarget:
         """Writes ``LEVEL.N.o`` per level and ``weights.safetensors``."""
         from sdc.targets.cpu.build import build_program  # running a program takes no compiler
 
-        return build_program(model, self._levels(), out, progress)
+        lowering: LoweringName = "auto" if config is None else config.lowering or "auto"
+        return build_program(model, self._levels(), out, progress, lowering)
 
     def load(self, artefact: Path, manifest: Mapping[str, Any]) -> Runner | StatelessRunner:
         """Picks the best level that this machine has; ``manifest`` is :class:`BuildResult`'s."""

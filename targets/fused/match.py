@@ -37,7 +37,7 @@ Limits = tuple[int, float, float, float]
 
 @dataclass(frozen=True)
 class Linear:
-    """spike_accumulate -> readout (-> add): ``out`` is the last variable."""
+    """spike_accumulate -> readout (-> add): ``out`` is the last variable, ``name`` the operation's."""
 
     spec: LinearSpec
     counts: Any
@@ -47,6 +47,7 @@ class Linear:
     bias: Any
     residual: Any
     out: Any
+    name: str
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def match_linear(graph: Graph, var: Any) -> Linear | None:
         if len(other) == 1 and graph.weight(other[0]) is None:
             out, residual = reader, other[0]
             spec = replace(spec, residual=True)
-    return Linear(spec, counts, theta, weight, scale, bias, residual, out)
+    return Linear(spec, counts, theta, weight, scale, bias, residual, out, str(attrs["name"]))
 
 
 def _same_shape(a: Any, b: Any) -> bool:

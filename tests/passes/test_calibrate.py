@@ -22,7 +22,7 @@ from sdc.passes.calibrate import (
     fit_thresholds,
 )
 from sdc.passes.graph import Graph
-from sdc.passes.spikes import encode
+from sdc.passes.spikes import encode, share_of_zeros
 
 rng = np.random.default_rng(0)
 
@@ -43,6 +43,7 @@ def test_every_operation_gets_an_encoding() -> None:
         encoding = after.encodings[each.name]
         assert encoding.levels == 7
         assert encoding.clip_ratio in CLIP_RATIOS
+        assert 0 < after.zeros[each.name] < 1
     assert sum(name.endswith(":p") and e.levels == 255 for name, e in after.encodings.items()) == 2
     with pytest.raises(PostconditionError, match="has no encoding"):
         Calibrate().check(model, context)
@@ -51,6 +52,7 @@ def test_every_operation_gets_an_encoding() -> None:
 def test_without_calibration_inputs_nothing_is_clipped() -> None:
     after = Calibrate().run(tiny_llama(), PassContext())
     assert {e.clip_ratio for e in after.encodings.values()} == {1.0}
+    assert not after.zeros
 
 
 def test_the_ratio_has_the_least_output_error() -> None:
@@ -96,3 +98,8 @@ def test_a_floor_that_is_set_stays() -> None:
     x = rng.normal(size=(256, 32)).astype(np.float32)
     given = Encoding(levels=31, group=32, floor=0.3)
     assert fit_thresholds(x, x[:8], given, PassOptions(spikes=9)).floor == 0.3
+
+
+def test_the_share_of_zeros_is_that_of_the_counts() -> None:
+    x = np.array([[4.0, 1.0, 0.1, 0.0], [2.0, -2.0, 0.2, -0.1]], np.float32)
+    assert share_of_zeros(x, Encoding(levels=4, group=0)) == 4 / 8

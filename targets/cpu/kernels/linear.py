@@ -35,7 +35,7 @@ from sdc.targets.cpu.emit import (
 from sdc.targets.cpu.isa import Isa
 from sdc.targets.fused import specs
 
-__all__ = ["ROW_BLOCK", "LinearSpec", "spike_linear"]
+__all__ = ["ROW_BLOCK", "LinearKernel", "LinearSpec", "is_short", "spike_linear"]
 
 # Output rows of one packed block: two 512-bit, four 256-bit or eight 128-bit registers.
 ROW_BLOCK = 32
@@ -84,10 +84,17 @@ def spike_linear(spec: LinearSpec, isa: Isa) -> tirx.PrimFunc:
     [blocks * ROW_BLOCK], residual and out [n, N] float32. Parallel over blocks of output rows; a block's
     weights are read once per call, whatever n.
     """
-    return prim_func(spec.key(), lambda: _Kernel(spec, isa).emit())
+    return prim_func(spec.key(), lambda: LinearKernel(spec, isa).emit())
 
 
-class _Kernel:
+def is_short(spec: LinearSpec) -> bool:
+    """Whether one thread does the kernel sooner than two would begin it."""
+    return spec.tokens == 1 and spec.rows * spec.width < _SERIAL_WEIGHTS
+
+
+class LinearKernel:
+    """What a kernel declares, and its readout; :meth:`run` accumulates in the collapsed form."""
+
     def __init__(self, spec: LinearSpec, isa: Isa) -> None:
         self.spec, self.isa = spec, isa
         self.lanes = isa.lanes
@@ -99,7 +106,7 @@ class _Kernel:
         self.counts = declare("counts", (self.n, spec.width), "uint8" if spec.unsigned else "int8")
         if not spec.raw:
             self.theta = declare("theta", (self.n, spec.theta_groups), "float32")
-        self.weight = declare("weight", (spec.blocks, spec.groups, spec.words, ROW_BLOCK), "int32")
+        self.weight = self.declare_weight()
         if spec.raw:
             self.out = declare("out", (self.n, spec.groups, spec.rows), "int32")
         else:
@@ -108,8 +115,17 @@ class _Kernel:
             self.residual = declare("residual", (self.n, spec.rows), "float32") if spec.residual else None
             self.out = declare("out", (self.n, spec.rows), "float32")
         self.prepare()
-        small = spec.tokens == 1 and spec.rows * spec.width < _SERIAL_WEIGHTS
-        with loop(spec.blocks, parallel=not small and spec.blocks > 1) as block:
+        self.run()
+
+    def declare_weight(self) -> Any:
+        """The packed weights."""
+        spec = self.spec
+        return declare("weight", (spec.blocks, spec.groups, spec.words, ROW_BLOCK), "int32")
+
+    def run(self) -> None:
+        """All blocks of rows."""
+        spec = self.spec
+        with loop(spec.blocks, parallel=not is_short(spec) and spec.blocks > 1) as block:
             self.block(block)
 
     def prepare(self) -> None:

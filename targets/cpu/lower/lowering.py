@@ -14,12 +14,14 @@ from sdc.ir.tables import byte_rows
 from sdc.targets.cpu.isa import Isa
 from sdc.targets.cpu.kernels.attention import spike_attention
 from sdc.targets.cpu.kernels.encode import spike_encode
+from sdc.targets.cpu.kernels.event import EventSpec, event_linear
 from sdc.targets.cpu.kernels.heads import encode_heads
 from sdc.targets.cpu.kernels.last import LastRow
 from sdc.targets.cpu.kernels.linear import LinearSpec, spike_linear
 from sdc.targets.cpu.kernels.lookup import LookupSpec, lookup
 from sdc.targets.cpu.layout import CacheLayout
-from sdc.targets.cpu.packing import PackBias, PackScale, PackWeight
+from sdc.targets.cpu.lower.choice import Choices
+from sdc.targets.cpu.packing import PackBias, PackColumns, PackScale, PackWeight
 from sdc.targets.fused.graph import rows_and_width
 from sdc.targets.fused.match import Encode, Linear
 from sdc.targets.fused.match_attention import Attention
@@ -35,11 +37,13 @@ class Lowering(Rebuild):
     Args:
         isa: The instruction set that kernels are generated for.
         weights: Collects the packed weights.
+        choices: Which form linears take; None: collapsed.
     """
 
-    def __init__(self, isa: Isa, weights: PackedWeights) -> None:
+    def __init__(self, isa: Isa, weights: PackedWeights, choices: Choices | None = None) -> None:
         super().__init__(weights, _Body)
         self.isa = isa
+        self.choices = choices or Choices("collapsed", {})
         self.generators: dict[str, Callable[[], tirx.PrimFunc]] = {}
 
     def kernel(self, spec: Any, generate: Any) -> tvm.ir.GlobalVar:
@@ -88,10 +92,12 @@ class _Body(Body):
         spec = replace(packed, tokens=1 if is_one(rows) else 0)
         shared = replace(packed, residual=False)
         weights, names = self.owner.weights, [str(self.graph.root(w).name) for w in (step.weight, step.scale)]
+        event = self.owner.choices.form(step.name, spec) == "event"
+        packing, suffix = (PackColumns(shared), ".columns") if event else (PackWeight(shared), ".packed")
         args = [
             counts,
             theta,
-            weights.var(names[0], PackWeight(shared), ".packed", "int32"),
+            weights.var(names[0], packing, suffix, "int32"),
             weights.var(names[1], PackScale(shared), ".packed"),
         ]
         if step.bias is not None:
@@ -99,7 +105,10 @@ class _Body(Body):
             args.append(weights.var(name, PackBias(shared), ".packed"))
         if step.residual is not None:
             args.append(self.view(step.residual, [rows, spec.rows]))
-        kernel = self.owner.kernel(spec, spike_linear)
+        if event:
+            kernel = self.owner.kernel(EventSpec(spec), event_linear)
+        else:
+            kernel = self.owner.kernel(spec, spike_linear)
         self.data[step.out] = self.call(kernel, args, [([rows, spec.rows], "float32")])
 
     def last_rows(self, step: Linear, counts: Any, theta: Any) -> tuple[Any, Any, Any]:

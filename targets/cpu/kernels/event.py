@@ -1,0 +1,222 @@
+"""Spike accumulation that walks the counts that are not zero, for one token; the readout is the other form's.
+
+A pass over the token's counts collects, for each group, the channels that fired and their counts. Weights are
+stored by input channel, 64 bytes of neighbouring rows each: what a silent channel's weights hold is never
+read. Four channels that fired are turned, in registers, into what the collapsed kernel reads from memory (a
+word of four weights for each row), and go through the same byte dot product. So accumulators are the same bit
+for bit, and every instruction set has its own form of both kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+
+from sdc.targets.cpu.dot import dot4
+from sdc.targets.cpu.emit import (
+    broadcast,
+    const,
+    declare,
+    if_,
+    lane_type,
+    let,
+    load,
+    local,
+    loop,
+    prim_func,
+    scratch,
+    store,
+    then,
+)
+from sdc.targets.cpu.isa import Isa
+from sdc.targets.cpu.kernels.linear import ROW_BLOCK, LinearKernel, LinearSpec, is_short
+
+__all__ = ["LINE_BYTES", "EventSpec", "blocks_per_line", "event_linear", "lines"]
+
+# A channel's weights lie together in cache lines: a quarter of one would be read whole all the same.
+LINE_BYTES = 64
+
+_QUAD = 4  # channels that meet one byte dot product
+
+
+@dataclass(frozen=True)
+class EventSpec:
+    """A linear in the event-driven form; of one token.
+
+    Raises:
+        ValueError: The linear is one of more tokens.
+    """
+
+    linear: LinearSpec
+
+    def __post_init__(self) -> None:
+        if self.linear.tokens != 1:
+            raise ValueError(f"the event-driven form takes one token, not {self.linear.tokens or 'n'}")
+
+    def key(self) -> str:
+        """A name for the kernel."""
+        return f"event_{self.linear.key()}"
+
+
+def blocks_per_line(spec: LinearSpec) -> int:
+    """Blocks of ROW_BLOCK rows whose weights of one channel share a cache line."""
+    return LINE_BYTES * 8 // (ROW_BLOCK * spec.bits)
+
+
+def lines(spec: LinearSpec) -> int:
+    """Cache lines of one channel: pieces of the output rows, the last one padded."""
+    return -(-spec.blocks // blocks_per_line(spec))
+
+
+def event_linear(spec: EventSpec, isa: Isa) -> tirx.PrimFunc:
+    """The kernel ``(counts, theta, weight, scale[, bias][, residual], out)`` for one token.
+
+    As :func:`sdc.targets.cpu.kernels.linear.spike_linear`, but weight is [lines, K, 16] int32 as packed by
+    :class:`sdc.targets.cpu.packing.PackColumns`.
+    """
+    return prim_func(spec.key(), lambda: _EventKernel(spec.linear, isa).emit())
+
+
+class _EventKernel(LinearKernel):
+    def __init__(self, spec: LinearSpec, isa: Isa) -> None:
+        super().__init__(spec, isa)
+        self.lanes = min(isa.lanes, 8)  # of 512 bits, half would wait for the other half's channels
+        self.vectors = ROW_BLOCK // self.lanes
+        self.room = (-(-spec.group // _QUAD) + 1) * _QUAD  # entries of a group, with those that fill it up
+
+    def declare_weight(self) -> Any:
+        """Weights by input channel."""
+        return declare("weight", (lines(self.spec), self.spec.width, LINE_BYTES // 4), "int32")
+
+    def prepare(self) -> None:
+        """Collects what fired: counts, channels, and how many quads of them each group has.
+
+        A group's list is filled up to whole quads by counts of 0.
+        """
+        spec = self.spec
+        dtype = "uint8" if spec.unsigned else "int8"
+        self.fired = scratch((spec.groups * self.room,), dtype)
+        self.channels = scratch((spec.groups * self.room,), "int32")
+        self.quads = scratch((spec.groups,), "int32")
+        self.start = scratch((spec.groups,), "int32")
+        place, total = local(1, "int32"), local(1, "int32")
+        with loop(spec.groups) as g:
+            store(place, (0,), g * self.room)
+            store(total, (0,), const(0, "int32"))
+            with loop(spec.group) as k:
+                count = let(load(self.counts, (0, g * spec.group + k)))
+                at = let(load(place, (0,)))
+                store(self.fired, (at,), count)
+                store(self.channels, (at,), g * spec.group + k)
+                # No branch: a silent channel's entry is written over by the next one's.
+                store(place, (0,), at + (count != const(0, dtype)).astype("int32"))
+                store(total, (0,), load(total, (0,)) + count.astype("int32"))
+            end = let(load(place, (0,)))
+            for more in range(_QUAD - 1):
+                store(self.fired, (end + more,), const(0, dtype))
+                store(self.channels, (end + more,), g * spec.group)
+            store(self.quads, (g,), tirx.floordiv(end - g * self.room + _QUAD - 1, _QUAD))
+            store(self.start, (g,), const(-spec.offset, "int32") * load(total, (0,)))
+
+    def run(self) -> None:
+        """All lines of rows, each block of a line in turn: the first one brings the line into the cache."""
+        spec, inside = self.spec, blocks_per_line(self.spec)
+        pieces = lines(spec)
+        with (
+            loop(pieces, parallel=not is_short(spec) and pieces > 1) as line,
+            loop(inside) as part,
+            if_(line * inside + part < spec.blocks),
+            then(),
+        ):
+            self.rows_of(line, part)
+
+    def rows_of(self, line: Any, part: Any) -> None:
+        """One block of output rows."""
+        spec = self.spec
+        block = line * blocks_per_line(spec) + part
+        acc, total = local(ROW_BLOCK, "int32"), local(ROW_BLOCK, "float32")
+        for at in range(0, ROW_BLOCK, self.lanes):
+            store(total, (at,), const(0.0, "float32", self.lanes), self.lanes)
+        with loop(spec.groups) as g:
+            self.walk(acc, line, part, g)
+            if spec.raw:
+                self.write_raw(acc, block, 0, g)
+            else:
+                self.read_out(acc, total, block, 0, g)
+        if not spec.raw:
+            self.finish(total, block, 0)
+
+    def walk(self, acc: Any, line: Any, part: Any, g: Any) -> None:
+        """The accumulators of one group: quads of channels that fired, one after another."""
+        spec, lanes = self.spec, self.lanes
+        for at in range(0, ROW_BLOCK, lanes):
+            store(acc, (at,), broadcast(load(self.start, (g,)), lanes), lanes)
+        with loop(load(self.quads, (g,))) as quad:
+            entry = let(g * self.room + quad * _QUAD)
+            spikes = broadcast(tirx.reinterpret("int32", load(self.fired, (entry,), _QUAD)), lanes)
+            channels = [let(load(self.channels, (entry + i,))) for i in range(_QUAD)]
+            for at, weight in self.turned(line, part, channels):
+                unsigned, signed = (spikes, weight) if spec.unsigned else (weight, spikes)
+                before = load(acc, (at,), lanes)
+                store(
+                    acc,
+                    (at,),
+                    dot4(self.isa, before, unsigned, signed, lanes, narrow=spec.narrow),
+                    lanes,
+                )
+
+    def turned(self, line: Any, part: Any, channels: list[Any]) -> list[tuple[int, Any]]:
+        """(first row, words): four channels' weights as words of four, ``lanes`` rows at once."""
+        lanes, words = self.lanes, ROW_BLOCK * self.spec.bits // 32
+        if self.spec.bits == 8:
+            made = []
+            for first in range(0, words, lanes):
+                columns = [let(load(self.weight, (line, c, part * words + first), lanes)) for c in channels]
+                made += [(8 * i + first, v) for i, v in enumerate(_transposed(columns, lanes))]
+            return made
+        columns = [let(load(self.weight, (line, c, part * words), 4)) for c in channels]
+        both = [let(v) for v in _transposed(columns, 4)]
+        nibble = const(0x0F0F0F0F, "int32", lanes)
+        if lanes == 8:
+            order = [tirx.const(i, "int32") for i in range(8)]
+            wide = [tirx.shift_right(tirx.Shuffle([v, v], order), _upper_half(4)) & nibble for v in both]
+            return [(8 * i, v) for i, v in enumerate(wide)]
+        four = const(4, "int32", lanes)
+        low = [(8 * i, v & nibble) for i, v in enumerate(both)]
+        return low + [(8 * i + 4, tirx.shift_right(v, four) & nibble) for i, v in enumerate(both)]
+
+
+def _upper_half(value: int) -> Any:
+    """int32 x 8: 0 in the lower four lanes, ``value`` in the upper four."""
+    lane = tirx.Ramp(tirx.const(0, "int32"), tirx.const(1, "int32"), 8)
+    return tirx.shift_right(lane, const(2, "int32", 8)) * const(value, "int32", 8)
+
+
+def _transposed(columns: list[Any], lanes: int) -> list[Any]:
+    """Of four vectors of bytes, the i-th four bytes of each 16 as words, one byte of every column in each.
+
+    Within 128 bits, as the unpack instructions of all x86 levels and ARM's zip do.
+    """
+    a, b, c, d = (tirx.reinterpret(lane_type("int8", 4 * lanes), column) for column in columns)
+    halves = lane_type("int16", 2 * lanes)
+    made = []
+    for upper in (False, True):
+        ab, cd = (tirx.reinterpret(halves, _unpack(x, y, 16, lanes // 4, upper)) for x, y in ((a, b), (c, d)))
+        for which in (False, True):
+            quads = _unpack(ab, cd, 8, lanes // 4, which)
+            made.append(tirx.reinterpret(lane_type("int32", lanes), quads))
+    return made
+
+
+def _unpack(x: Any, y: Any, width: int, pieces: int, upper: bool) -> Any:
+    """Elements of x and y in turn, from one half of every 128 bits, which hold ``width`` elements."""
+    first, second = (width // 2 if upper else 0), width * pieces
+    order = [
+        own + width * piece + first + i
+        for piece in range(pieces)
+        for i in range(width // 2)
+        for own in (0, second)
+    ]
+    return tirx.Shuffle([x, y], [tirx.const(at, "int32") for at in order])
