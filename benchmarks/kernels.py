@@ -53,6 +53,7 @@ def linear(rows: int, width: int, bits: int, residual: bool = False) -> LinearSp
         theta_groups=width // 64,
         scale_groups=scale_groups,
         residual=residual,
+        short_scales=bits == 4,
     )
 
 
@@ -94,10 +95,14 @@ def main() -> None:
         write_section(options.write, "kernels", "Kernels", text)
 
 
+def _scale_type(spec: LinearSpec) -> np.dtype:
+    return np.dtype("uint16" if spec.short_scales else "float32")
+
+
 def _bytes(spec: LinearSpec) -> int:
     """Of the packed weights and their scales."""
     weight = spec.blocks * spec.groups * spec.words * ROW_BLOCK * 4
-    return weight + spec.blocks * spec.scale_groups * ROW_BLOCK * 4
+    return weight + spec.blocks * spec.scale_groups * ROW_BLOCK * _scale_type(spec).itemsize
 
 
 class Kernel:
@@ -186,8 +191,9 @@ def _function(
     """A Relax function of ``copies`` calls, the places of its parameters, and the bytes of all of them."""
     n: Any = spec.tokens or tirx.Var("n", "int64")
     types = [((n, spec.width), "int8"), ((n, spec.theta_groups), "float32")]
-    types += [(shapes[0], "int32"), (shapes[1], "float32")] * copies
-    sizes = sizes + [int(np.prod(shapes[0])) * 4, int(np.prod(shapes[1])) * 4] * copies
+    kind = _scale_type(spec)
+    types += [(shapes[0], "int32"), (shapes[1], str(kind))] * copies
+    sizes = sizes + [int(np.prod(shapes[0])) * 4, int(np.prod(shapes[1])) * kind.itemsize] * copies
     parameters = [relax.Var(f"p{i}", relax.TensorType(list(s), d)) for i, (s, d) in enumerate(types)]
     builder = relax.BlockBuilder()
     kernel = builder.add_func(spike_linear(spec, best_level()), spec.key())

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdc.errors import PassError, PostconditionError
+from sdc.ir.bfloat16 import RoundToBFloat16
 from sdc.ir.model import Encoding, Model
 from sdc.ir.params import FunctionSource, Param, array_param
 from sdc.ir.quantised import Grid, arrives_as_integers
@@ -150,7 +151,9 @@ class _LayerByLayer:
         name, var = seen.linear.name, seen.linear.var
         source = Stored(
             stored_param(f"{name}.q", integers, self.ctx.scratch),
-            stored_param(f"{name}.scale", scales, self.ctx.scratch),
+            _scales(
+                stored_param(f"{name}.scale", scales, self.ctx.scratch), self.encodings[name].weight_bits
+            ),
         )
         self.edits.set(var, 1, Param(self.edits.own_name(var, 1), integers.shape, "float32", source))
 
@@ -219,8 +222,13 @@ def integer_params(param: Param, name: str) -> tuple[Param, Param]:
     groups = width // (step.group or width)
     return (
         Param(f"{name}.q", (rows, width), "int8", _Part(shared, 0)),
-        Param(f"{name}.scale", (rows, groups), "float32", _Part(shared, 1)),
+        _scales(Param(f"{name}.scale", (rows, groups), "float32", _Part(shared, 1)), step.bits),
     )
+
+
+def _scales(param: Param, bits: int) -> Param:
+    """Scales as the quantisers make them: bfloat16 numbers below 8 bits (see :func:`fit_scales`)."""
+    return param.then(RoundToBFloat16()) if bits < 8 else param
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from sdc.ir.bfloat16 import round_to_bfloat16
+
 __all__ = ["fit_scales", "integer_range", "on_grid", "quantise_rtn", "rounded"]
 
 SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65)
@@ -42,7 +44,8 @@ def fit_scales(columns: NDArray, pull: NDArray, bits: int) -> NDArray:
     """One scale for each of N groups of weights.
 
     Below 8 bits there is one more negative integer than positive ones. A scale has the sign that lets the
-    group's largest weight use it, and the least squared error among max|w| / top shrunk by :data:`SHRINK`.
+    group's largest weight use it, and the least squared error among max|w| / top shrunk by :data:`SHRINK`. It
+    is a bfloat16 number: with 32 weights a scale, float32 would be a fifth of all bytes that decoding reads.
 
     Args:
         columns: [group, N] float32.
@@ -60,7 +63,7 @@ def fit_scales(columns: NDArray, pull: NDArray, bits: int) -> NDArray:
     signed = np.where(columns.max(0) == peak, -peak, peak) / np.float32(top)
     best, least = np.zeros_like(peak), np.full_like(peak, np.inf)
     for shrink in SHRINK:
-        scale = signed * np.float32(shrink)
+        scale = round_to_bfloat16(signed * np.float32(shrink))
         loss = pull @ np.square(rounded(columns, scale, bits) * scale - columns)
         better = loss < least
         best, least = np.where(better, scale, best), np.where(better, loss, least)

@@ -32,7 +32,7 @@ COMPONENTS = ("products", "arithmetic", "weights", "accumulators", "activations"
 """``products`` alone is what papers on spiking models count; all together are "everything"."""
 
 ACCUMULATOR_BYTES = 4  # int32
-SCALE_BYTES = 4  # float32
+SCALE_BYTES = {True: 2, False: 4}  # by whether weights have less than 8 bits: bfloat16, float32
 ARRAY = 128  # rows of a systolic array: TPUv4i has 128 x 128 units (Jouppi et al., ISCA 2021, table 1)
 PACKET_BYTES = 4  # address and payload: the 32-bit word of an address-event packet
 
@@ -166,9 +166,9 @@ def _product(product: Product, form: Format, table: EnergyTable, batch: float, r
 
 def _traffic(product: Product, form: Format, operations: float, batch: float) -> tuple[float, float, float]:
     """Bytes of weights or cached elements: at the units, through the shared SRAM, from external memory."""
-    width = (form.kv_bits if product.cached else product.weight_bits or form.weight_bits) / 8
-    shared_by = min(batch, ARRAY)
-    external = (product.weights * width + product.scales * SCALE_BYTES) / batch
+    bits = form.kv_bits if product.cached else product.weight_bits or form.weight_bits
+    width, shared_by = bits / 8, min(batch, ARRAY)
+    external = (product.weights * width + product.scales * SCALE_BYTES[bits < 8]) / batch
     external += (product.cached / shared_by + product.appended) * width
     local = operations * width / (1 if form.spiking else shared_by)
     return local, 2 * external, external

@@ -23,7 +23,7 @@ class Product:
         spikes: Spikes of all inputs together, where they were measured.
         synops: Spikes times the synapses that each met, where they were measured.
         time_steps: Steps of their trains, where they are known.
-        scales: Weight scales, float32.
+        scales: Weight scales (bfloat16 below 8 bits, else float32).
         probabilities: Whether the inputs are attention probabilities: unsigned, with levels of their own.
     """
 

@@ -46,7 +46,10 @@ class PackWeight:
 
 @dataclass(frozen=True)
 class PackScale:
-    """float32 [N, Gw] -> [blocks, Gw, ROW_BLOCK]; rows that do not exist get 0."""
+    """float32 [N, Gw] -> [blocks, Gw, ROW_BLOCK]; rows that do not exist get 0.
+
+    Short scales become the upper halves of their bits, uint16: all that a bfloat16 number has.
+    """
 
     spec: LinearSpec
 
@@ -54,7 +57,8 @@ class PackScale:
         spec = self.spec
         full: NDArray = np.zeros((spec.blocks * ROW_BLOCK, spec.scale_groups), np.float32)
         full[: spec.rows] = array
-        return np.ascontiguousarray(full.reshape(spec.blocks, ROW_BLOCK, -1).transpose(0, 2, 1))
+        packed = np.ascontiguousarray(full.reshape(spec.blocks, ROW_BLOCK, -1).transpose(0, 2, 1))
+        return (packed.view(np.uint32) >> 16).astype(np.uint16) if spec.short_scales else packed
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (self.spec.blocks, self.spec.scale_groups, ROW_BLOCK)

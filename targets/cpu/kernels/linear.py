@@ -46,7 +46,17 @@ _SERIAL_WEIGHTS = 32768
 
 @dataclass(frozen=True)
 class LinearSpec(specs.LinearSpec):
-    """A fused linear in the order in which this target packs its weights."""
+    """A fused linear in the order in which this target packs its weights.
+
+    Attributes:
+        short_scales: Weight scales are bfloat16 numbers, stored in 16 bits.
+    """
+
+    short_scales: bool = False
+
+    def key(self) -> str:
+        """See the base class."""
+        return super().key() + ("h" if self.short_scales else "")
 
     @property
     def blocks(self) -> int:
@@ -80,8 +90,8 @@ def spike_linear(spec: LinearSpec, isa: Isa) -> tirx.PrimFunc:
     """The kernel ``(counts, theta, weight, scale[, bias][, residual], out)``.
 
     counts [n, K] int8 (uint8), theta [n, Gt] float32, weight [blocks, G, words, ROW_BLOCK] int32 and
-    scale [blocks, Gw, ROW_BLOCK] float32 as packed by :mod:`sdc.targets.cpu.packing`, bias
-    [blocks * ROW_BLOCK], residual and out [n, N] float32. Parallel over blocks of output rows; a block's
+    scale [blocks, Gw, ROW_BLOCK] float32 (uint16 where short) as packed by :mod:`sdc.targets.cpu.packing`;
+    bias [blocks * ROW_BLOCK], residual and out [n, N] float32. Parallel over blocks of output rows; a block's
     weights are read once per call, whatever n.
     """
     return prim_func(spec.key(), lambda: LinearKernel(spec, isa).emit())
@@ -110,7 +120,8 @@ class LinearKernel:
         if spec.raw:
             self.out = declare("out", (self.n, spec.groups, spec.rows), "int32")
         else:
-            self.scale = declare("scale", (spec.blocks, spec.scale_groups, ROW_BLOCK), "float32")
+            kind = "uint16" if spec.short_scales else "float32"
+            self.scale = declare("scale", (spec.blocks, spec.scale_groups, ROW_BLOCK), kind)
             self.bias = declare("bias", (spec.blocks * ROW_BLOCK,), "float32") if spec.bias else None
             self.residual = declare("residual", (self.n, spec.rows), "float32") if spec.residual else None
             self.out = declare("out", (self.n, spec.rows), "float32")
@@ -235,10 +246,19 @@ class LinearKernel:
         theta = load(self.theta, (m, g * spec.theta_groups // spec.groups))
         for v in range(self.vectors):
             slot = (v * lanes,)
-            scale = load(self.scale, (block, g * spec.scale_groups // spec.groups, v * lanes), lanes)
+            scale = self.scales(block, g * spec.scale_groups // spec.groups, v * lanes)
             spikes = load(acc, slot, lanes).astype(lane_type("float32", lanes))
             term = rounded(broadcast(theta, lanes) * scale * spikes)
             store(total, slot, load(total, slot, lanes) + term, lanes)
+
+    def scales(self, block: Any, g: Any, row: int) -> Any:
+        """The scales of one vector of rows; a bfloat16 is the upper half of a float32."""
+        stored = load(self.scale, (block, g, row), self.lanes)
+        if not self.spec.short_scales:
+            return stored
+        wide = stored.astype(lane_type("uint32", self.lanes))
+        bits = tirx.shift_left(wide, const(16, "uint32", self.lanes))
+        return tirx.reinterpret(lane_type("float32", self.lanes), bits)
 
     def write_raw(self, acc: Any, block: Any, m: Any, g: Any) -> None:
         with loop(ROW_BLOCK) as r, if_(block * ROW_BLOCK + r < self.spec.rows), then():

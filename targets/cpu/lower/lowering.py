@@ -9,6 +9,7 @@ from typing import Any
 import tvm
 from tvm import tirx
 
+from sdc.ir.bfloat16 import is_bfloat16
 from sdc.ir.ops import dtype_of, is_op, shape_of
 from sdc.ir.tables import byte_rows
 from sdc.targets.cpu.isa import Isa
@@ -88,17 +89,17 @@ class _Body(Body):
         if self.last_only and is_logits and not is_one(rows):
             counts, theta, rows = self.last_rows(step, counts, theta)
             self.head_is_cut = True
-        packed = LinearSpec(**vars(step.spec))
+        weights, names = self.owner.weights, [str(self.graph.root(w).name) for w in (step.weight, step.scale)]
+        packed = LinearSpec(**vars(step.spec), short_scales=is_bfloat16(weights.source[names[1]]))
         spec = replace(packed, tokens=1 if is_one(rows) else 0)
         shared = replace(packed, residual=False)
-        weights, names = self.owner.weights, [str(self.graph.root(w).name) for w in (step.weight, step.scale)]
         event = self.owner.choices.form(step.name, spec) == "event"
         packing, suffix = (PackColumns(shared), ".columns") if event else (PackWeight(shared), ".packed")
         args = [
             counts,
             theta,
             weights.var(names[0], packing, suffix, "int32"),
-            weights.var(names[1], PackScale(shared), ".packed"),
+            weights.var(names[1], PackScale(shared), ".packed", "uint16" if packed.short_scales else ""),
         ]
         if step.bias is not None:
             name = str(self.graph.root(step.bias).name)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from sdc.ir.bfloat16 import round_to_bfloat16
 from sdc.passes.quantisers import (
     Moments,
     align_to_spikes,
@@ -50,10 +51,18 @@ def test_a_weight_on_the_grid_stays() -> None:
     x = correlated(200, 64)
     grid = rng.integers(-7, 8, (8, 64)).astype(np.float32)
     grid[:, ::16] = 7  # every group's largest
-    scale = rng.uniform(0.5, 2, (8, 4)).astype(np.float32)
+    scale = round_to_bfloat16(rng.uniform(0.5, 2, (8, 4)))
     weight = on_grid(grid, scale)
     integers, scales = quantise_gptq(weight, x.T @ x, 4, 16)
     np.testing.assert_allclose(on_grid(integers, scales), weight, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_scales_below_8_bits_are_bfloat16_numbers(bits) -> None:
+    x = correlated(200, 64)
+    weight = rng.normal(size=(8, 64)).astype(np.float32)
+    for _, scales in (quantise_gptq(weight, x.T @ x, bits, 16), quantise_rtn(weight, bits, 16)):
+        assert np.array_equal(round_to_bfloat16(scales), scales) == (bits < 8)
 
 
 def test_independent_inputs_leave_nothing_to_make_good() -> None:

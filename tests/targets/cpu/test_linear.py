@@ -9,6 +9,7 @@ import pytest
 import tvm
 from helpers.cpu_kernels import every_isa, run_kernel
 
+from sdc.ir.bfloat16 import round_to_bfloat16
 from sdc.ir.ops import OPS
 from sdc.targets.cpu.emit import build
 from sdc.targets.cpu.kernels.linear import LinearSpec, spike_linear
@@ -79,18 +80,22 @@ def test_every_group_size_and_remainder_is_exact(bits, isa) -> None:
 
 
 @every_isa
+@pytest.mark.parametrize("short", [False, True])
 @pytest.mark.parametrize("tokens", [0, 1, 2, 8, 19])
-def test_readout_adds_bias_and_residual(tokens, isa) -> None:
+def test_readout_adds_bias_and_residual(tokens, short, isa) -> None:
     spec = LinearSpec(
         45, 128, 16, bits=4, levels=15, theta_groups=4, scale_groups=8, bias=True, residual=True
     )
+    spec = replace(spec, short_scales=short)
     rng = np.random.default_rng(3)
     counts, weight = operands(spec, tokens, "random")
     theta = rng.random((tokens, 4), np.float32)
-    scale = rng.random((45, 8), np.float32)
+    scale = rng.normal(size=(45, 8)).astype("f4")
+    scale = round_to_bfloat16(scale) if short else scale
     bias, residual = rng.normal(size=45).astype("f4"), rng.normal(size=(tokens, 45)).astype("f4")
     want = residual + READOUT(ACCUMULATE(counts, weight, group=16), theta, scale, bias)
     packed = (PackWeight(spec)(weight), PackScale(spec)(scale), PackBias(spec)(bias))
+    assert packed[1].dtype == ("uint16" if short else "float32")
     kernel = spike_linear(replace(spec, tokens=1 if tokens == 1 else 0), isa)
     got = run_kernel(kernel, isa, counts, theta, *packed, residual, out=[(want.shape, "float32")])
     np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-4)
