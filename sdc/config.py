@@ -54,6 +54,8 @@ class CompileConfig(BaseModel):
             ``loihi2-like``.
         lowering: For target cpu: how linears decode: ``event`` (walks the counts that are not 0) or
             ``collapsed``; None means ``auto``, event where calibration's zeros make it faster.
+        mcpu: For target cpu: the one processor to hold code for, ``native`` (this one) or a level such as
+            ``x86-64-v3``; None means every level, chosen from when the program is opened.
         arch: For target cuda: architectures to hold machine code for, commas between; None means
             ``sm_80,sm_89,sm_90``. Newer ones run from PTX.
         emit: For target cuda: forms of the kernels to write beside the program, commas between: cuda, ptx,
@@ -92,6 +94,7 @@ class CompileConfig(BaseModel):
     prob_levels: Annotated[int, Field(ge=1, le=255)] = 255
     machine: str | None = None
     lowering: Literal["auto", "event", "collapsed"] | None = None
+    mcpu: str | None = None
     arch: Annotated[str | None, Field(pattern=r"^sm_[0-9]{2,3}(,sm_[0-9]{2,3})*$")] = None
     emit: Annotated[str | None, Field(pattern=r"^(cuda|ptx|cubin|sass)(,(cuda|ptx|cubin|sass))*$")] = None
     verify: bool = False
@@ -125,8 +128,8 @@ class CompileConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _lowering_is_for_the_cpu(self) -> CompileConfig:
-        for name in ("lowering",):
+    def _processor_is_for_the_cpu(self) -> CompileConfig:
+        for name in ("lowering", "mcpu"):
             if self.target != "cpu" and getattr(self, name) is not None:
                 raise ValueError(f"{name} is a setting of target cpu, the target is {self.target}")
         return self

@@ -78,6 +78,10 @@ Lowering = Annotated[
     str | None,
     typer.Option(help="For cpu: how linears decode, event, collapsed or auto (default): the faster one."),
 ]
+Mcpu = Annotated[
+    str | None,
+    typer.Option(help="For cpu: one processor, native or a level such as x86-64-v3 (default: all levels)."),
+]
 Artefact = Annotated[Path, typer.Argument(help="A compiled program.")]
 Model = Annotated[Path, typer.Argument(help="An .onnx or .gguf file.")]
 
@@ -121,6 +125,7 @@ def compile(
     machine: Machine = None,
     emit_isa: EmitIsa = None,
     lowering: Lowering = None,
+    mcpu: Mcpu = None,
     arch: Annotated[
         str | None, typer.Option(help="For cuda: architectures, commas between (default: sm_80,sm_89,sm_90).")
     ] = None,
@@ -159,6 +164,7 @@ def compile(
         "machine": machine,
         "emit_isa": emit_isa,
         "lowering": lowering,
+        "mcpu": mcpu,
         "arch": arch,
         "emit": emit,
         "dump_ir": dump_ir,

@@ -48,6 +48,7 @@ def build_program(
     signature = replace(signature_of(model, lowered, CHUNK), regions=sizes)
     manifest = {
         "objects": objects,
+        "features": {isa.name: list(isa.features) for isa in levels},
         "weights": _WEIGHTS,
         "signature": signature.to_json(),
         "lowerings": [choice.to_json() for choice in choices.made.values()],

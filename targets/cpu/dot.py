@@ -43,9 +43,23 @@ def dot4(isa: Isa, acc: Expr, unsigned: Expr, signed: Expr, lanes: int, *, narro
             tirx.reinterpret("int8x16", unsigned),
             tirx.reinterpret("int8x16", signed),
         )
+    if isa.dot == "sdot" and lanes == 4:
+        return _signed_dot(acc, unsigned, signed)
     if isa.dot == "maddubs" and lanes in _MADD and _MADD_LEVEL[lanes] <= isa.lanes:
         return acc + (_narrow_pairs if narrow else _wide_pairs)(unsigned, signed, lanes)
     return acc + _four_products(unsigned, signed, lanes)
+
+
+def _signed_dot(acc: Expr, unsigned: Expr, signed: Expr) -> Expr:
+    """u s = (u - 128) s + 128 s, where u - 128 is a signed byte, and 128 s is 64 s twice."""
+    top, half = const(-0x7F7F7F80, "int32", 4), const(0x40404040, "int32", 4)
+    low = _sdot(acc, tirx.bitwise_xor(unsigned, top), signed)
+    return low + _sdot(_sdot(const(0, "int32", 4), half, signed), half, signed)
+
+
+def _sdot(acc: Expr, a: Expr, b: Expr) -> Expr:
+    both = (tirx.reinterpret("int8x16", a), tirx.reinterpret("int8x16", b))
+    return tirx.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", acc, *both)
 
 
 _BITS = {4: "128", 8: "256", 16: "512"}

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdc.errors import TargetError
+from sdc.errors import ConfigError, TargetError
 
 if TYPE_CHECKING:
     import tvm
 
-__all__ = ["LEVELS", "Isa", "best_level", "host_features"]
+__all__ = ["LEVELS", "Isa", "best_level", "choose_objects", "host_features", "levels_for", "native"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,10 @@ class Isa:
         name: Key in the artefact, e.g. ``x86-64-v3``.
         lanes: 32-bit lanes of a vector register.
         features: LLVM feature names that the machine must have.
-        dot: ``vnni`` (vpdpbusd), ``maddubs`` (x86 pairs of 16 bits), ``usdot`` (ARM with i8mm) or ``plain``
-            (any machine).
+        dot: ``vnni`` (vpdpbusd), ``maddubs`` (x86 pairs of 16 bits), ``usdot`` (ARM with i8mm), ``sdot`` (ARM
+            with dotprod) or ``plain`` (any machine).
         rows: Tokens that the prefill kernel keeps in registers.
+        attributes: LLVM's features switched on (+) and off (-).
     """
 
     name: str
@@ -35,6 +37,7 @@ class Isa:
     features: tuple[str, ...]
     dot: str
     rows: int
+    attributes: tuple[str, ...] = ()
 
     def target(self) -> tvm.target.Target:
         """The LLVM target of this level."""
@@ -43,22 +46,31 @@ class Isa:
         options: dict[str, Any] = {"kind": "llvm"}
         if self.mcpu:
             options["mcpu"] = self.mcpu
-        if self.dot == "vnni":
-            options["mattr"] = ["+avx512vnni", "-prefer-256-bit"]
-        elif self.dot == "usdot":
-            options["mattr"] = ["+neon", "+i8mm"]
-            if platform.machine().lower() not in ("aarch64", "arm64"):
-                options["mtriple"] = "aarch64-linux-gnu"  # compiled, but not run here
+        if self.attributes:
+            options["mattr"] = list(self.attributes)
+        if self.name.startswith("aarch64") and platform.machine().lower() not in ("aarch64", "arm64"):
+            options["mtriple"] = "aarch64-linux-gnu"  # compiled, but not run here
         return tvm.target.Target(options)
 
 
-# Feature sets: x86-64 psABI, micro-architecture levels v2 to v4; FEAT_I8MM of the Arm Architecture Reference
-# Manual (DDI 0487), in all cores from Armv8.6 on. Best first.
+# Feature sets: x86-64 psABI, micro-architecture levels v2 to v4, and AVX-VNNI of the Intel SDM; FEAT_I8MM and
+# FEAT_DotProd of the Arm Architecture Reference Manual (DDI 0487), in all cores from Armv8.6 and 8.4 on. Best
+# first.
 LEVELS: tuple[Isa, ...] = (
-    Isa("x86-64-v4-vnni", "x86-64-v4", 16, ("avx512f", "avx512bw", "avx512vl", "avx512vnni"), "vnni", 8),
+    Isa(
+        "x86-64-v4-vnni",
+        "x86-64-v4",
+        16,
+        ("avx512f", "avx512bw", "avx512vl", "avx512vnni"),
+        "vnni",
+        8,
+        ("+avx512vnni", "-prefer-256-bit"),
+    ),
+    Isa("x86-64-v3-vnni", "x86-64-v3", 8, ("avx2", "fma", "avxvnni"), "vnni", 3, ("+avxvnni",)),
     Isa("x86-64-v3", "x86-64-v3", 8, ("avx2", "fma"), "maddubs", 3),
     Isa("x86-64-v2", "x86-64-v2", 4, ("sse4.1", "ssse3"), "maddubs", 1),
-    Isa("aarch64-i8mm", "", 4, ("i8mm",), "usdot", 4),
+    Isa("aarch64-i8mm", "", 4, ("i8mm",), "usdot", 4, ("+neon", "+i8mm")),
+    Isa("aarch64-dotprod", "", 4, ("dotprod",), "sdot", 4, ("+neon", "+dotprod")),
     Isa("generic", "", 4, (), "plain", 1),
 )
 
@@ -76,24 +88,110 @@ def best_level(names: tuple[str, ...] | None = None) -> Isa:
     raise TargetError(f"this machine runs none of the instruction sets {', '.join(names or ())}")
 
 
-@cache
+def levels_for(mcpu: str | None) -> tuple[Isa, ...]:
+    """What ``--mcpu`` asks for: None is every level of this machine's architecture, best first.
+
+    Args:
+        mcpu: The name of a level, or ``native``.
+
+    Raises:
+        ConfigError: There is no such level on this architecture.
+    """
+    on_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    fitting = tuple(isa for isa in LEVELS if isa.name.startswith("x86-64") == on_x86)
+    if mcpu is None:
+        return fitting
+    if mcpu == "native":
+        return (native(),)
+    chosen = tuple(isa for isa in LEVELS if isa.name == mcpu and (isa in fitting or isa.dot == "plain"))
+    if not chosen:
+        known = ", ".join(dict.fromkeys([*(isa.name for isa in fitting), "generic"]))
+        raise ConfigError(f'mcpu "{mcpu}": this machine\'s programs are for native, {known}')
+    return chosen
+
+
+def native() -> Isa:
+    """This machine's best level with all else that its processor has, as LLVM knows it by name."""
+    import tvm
+
+    level = best_level()
+    name = str(tvm.get_global_func("tvm.codegen.llvm.GetHostCPUName")())
+    features = _compiler_features()
+    marks = tuple(f"{'+' if on else '-'}{feature}" for feature, on in sorted(features.items()))
+    tuned = tuple(mark for mark in level.attributes if mark.startswith("-"))
+    needed = tuple(sorted(_present() & {feature for feature, on in features.items() if on}))
+    return replace(level, name=f"native-{name}", mcpu=name, features=needed, attributes=(*marks, *tuned))
+
+
+def choose_objects(objects: Mapping[str, Sequence[str]], features: Mapping[str, Sequence[str]]) -> str:
+    """The first of a program's machine codes that this machine can run.
+
+    Args:
+        objects: Their names, best first.
+        features: What each needs, in LLVM's names; those of :data:`LEVELS` are known.
+
+    Raises:
+        TargetError: It lacks something for each of them.
+    """
+    present, needs = _present(), {**{isa.name: isa.features for isa in LEVELS}, **features}
+    for name in objects:
+        if present.issuperset(needs[name]):
+            return name
+    lacks = "; ".join(f"{name}: {', '.join(sorted(set(needs[name]) - present))}" for name in objects)
+    raise TargetError(
+        f"this machine cannot run the program, its processor lacks what it was compiled for ({lacks}); "
+        "compile it here, or without --mcpu for every processor of this kind"
+    )
+
+
 def host_features() -> frozenset[str]:
     """This machine's features by their names in LLVM, so far as :data:`LEVELS` asks for them."""
-    known = {feature for level in LEVELS for feature in level.features}
+    return _present() & {feature for level in LEVELS for feature in level.features}
+
+
+@cache
+def _present() -> frozenset[str]:
+    """Features that the system names, by LLVM's names where those differ; others are not looked at."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:  # no Linux: the compiler knows
-        return frozenset(known & _compiler_features())
+        return frozenset(feature for feature, on in _compiler_features().items() if on)
     flags = next((s for s in text.splitlines() if s.startswith(("flags", "Features"))), "").split()
-    return frozenset(known & {_LINUX_NAMES.get(flag, flag) for flag in flags})
+    return frozenset(name for flag in flags for name in _names(flag))
 
 
-# Where Linux' name of a feature (arch/x86/include/asm/cpufeatures.h) differs from LLVM's.
-_LINUX_NAMES = {"avx512_vnni": "avx512vnni", "sse4_1": "sse4.1"}
+def _names(flag: str) -> Iterator[str]:
+    yield flag
+    if flag in _LINUX_NAMES:
+        yield _LINUX_NAMES[flag]
 
 
-def _compiler_features() -> set[str]:
+# Where Linux' name of a feature (arch/x86/include/asm/cpufeatures.h, arch/arm64/kernel/cpufeature.c) differs
+# from LLVM's.
+_LINUX_NAMES = {
+    "avx512_vnni": "avx512vnni",
+    "avx_vnni": "avxvnni",
+    "sse4_1": "sse4.1",
+    "sse4_2": "sse4.2",
+    "pni": "sse3",
+    "bmi1": "bmi",
+    "abm": "lzcnt",
+    "pclmulqdq": "pclmul",
+    "rdrand": "rdrnd",
+    "lahf_lm": "sahf",
+    "sha_ni": "sha",
+    "avx512_vbmi2": "avx512vbmi2",
+    "avx512_bitalg": "avx512bitalg",
+    "avx512_vpopcntdq": "avx512vpopcntdq",
+    "avx512_bf16": "avx512bf16",
+    "avx512_fp16": "avx512fp16",
+    "asimddp": "dotprod",
+}
+
+
+def _compiler_features() -> dict[str, bool]:
+    """What LLVM says of this machine's processor: features on and off."""
     import tvm
 
     host = tvm.get_global_func("tvm.codegen.llvm.GetHostCPUFeatures")()
-    return {str(feature) for feature, on in host.items() if int(on)}
+    return {str(feature): bool(int(on)) for feature, on in host.items()}
