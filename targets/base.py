@@ -32,7 +32,10 @@ class BuildResult:
 
 
 class Runner(Protocol):
-    """A loaded decoder with its state. One conversation at a time; not safe across threads."""
+    """A loaded decoder with its state. One conversation at a time; not safe across threads.
+
+    A runner may also have ``resume`` and ``reused``: see :class:`sdc.targets.fused.runner.DecoderRunner`.
+    """
 
     @property
     def position(self) -> int:

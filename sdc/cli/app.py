@@ -176,7 +176,12 @@ def compile(
 @app.command()
 def run(
     program: Artefact,
-    prompt: Annotated[str, typer.Option(help="What to answer; - reads it from standard input.")],
+    prompt: Annotated[
+        str | None, typer.Option(help="What to answer; - reads it from standard input.")
+    ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="A conversation: every line of standard input is a message.")
+    ] = False,
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens of the answer.")] = 128,
     greedy: Annotated[
         bool, typer.Option("--greedy", help="Take the likeliest token (temperature 0).")
@@ -189,11 +194,16 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Answer a prompt; the text streams to stdout."""
-    from sdc.cli.run import run_program
+    from sdc.cli.run import chat_with_program, run_program
 
+    if chat == (prompt is not None):
+        raise ConfigError("give either --prompt or --chat, not both and not neither")
+    temperature = 0.0 if greedy else temperature
+    if prompt is None:
+        chat_with_program(program, sys.stdin, max_new_tokens, temperature, top_p, seed)
+        return
     if prompt == "-":
         prompt = sys.stdin.read()
-    temperature = 0.0 if greedy else temperature
     run_program(program, prompt, max_new_tokens, temperature, top_p, seed, raw=raw, json=json)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from sdc.runtime import Program
 from sdc.runtime.sampling import Sampler
+from sdc.runtime.text import Message
 
-__all__ = ["run_program"]
+__all__ = ["chat_with_program", "run_program"]
 
 
 def run_program(
@@ -33,6 +35,20 @@ def run_program(
         print_json(made.to_json())
     else:
         print()
+
+
+def chat_with_program(
+    path: Path, lines: Iterable[str], max_new_tokens: int, temperature: float, top_p: float, seed: int
+) -> None:
+    """``sdc run --chat``: a line is a message; the cache keeps the conversation between them."""
+    program = Program.load(path)
+    messages: list[Message] = []
+    for line in lines:
+        messages.append({"role": "user", "content": line.rstrip("\n")})
+        sampler = Sampler(temperature, top_p, seed)
+        made = program.answer(program.conversation(messages), max_new_tokens, sampler, _to_stdout)
+        messages.append({"role": "assistant", "content": made.text})
+        print(f"\n[{made.prompt_tokens} tokens, {made.reused_tokens} of them in the cache]", flush=True)
 
 
 def _ignore(_piece: str) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sdc.artefact import Artefact, open_artefact
 from sdc.errors import ConfigError, TargetError
 from sdc.runtime.sampling import Sampler
-from sdc.runtime.text import TextCodec
+from sdc.runtime.text import Message, TextCodec
 from sdc.targets import find_target
 from sdc.targets.base import Runner, StatelessRunner
 from sdc.targets.firing import Firing
@@ -33,6 +33,7 @@ class Generation:
         prefill_seconds: Time for the prompt.
         decode_seconds: Time for all steps after it.
         steps: How many those were.
+        reused_tokens: Tokens of the prompt that the cache held already; they took no time.
     """
 
     text: str
@@ -41,6 +42,7 @@ class Generation:
     prefill_seconds: float
     decode_seconds: float
     steps: int
+    reused_tokens: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """JSON values, rates in tokens per second (None where nothing was decoded)."""
@@ -48,7 +50,8 @@ class Generation:
             "text": self.text,
             "tokens": list(self.tokens),
             "prompt_tokens": self.prompt_tokens,
-            "prefill_tokens_per_second": self.prompt_tokens / self.prefill_seconds,
+            "reused_tokens": self.reused_tokens,
+            "prefill_tokens_per_second": (self.prompt_tokens - self.reused_tokens) / self.prefill_seconds,
             "decode_tokens_per_second": self.steps / self.decode_seconds if self.steps else None,
         }
 
@@ -126,18 +129,30 @@ class Program:
         Raises:
             ConfigError: The prompt is text, and the program has no tokenizer; or it is empty.
         """
-        if not isinstance(prompt, str):
+        if isinstance(prompt, str):
+            codec = self._codec()
+            ids = codec.chat(prompt) if chat else codec.encode(prompt, special=True)
+        else:
             ids = [int(t) for t in prompt]
-        elif self.tokenizer is None:
+        if not ids:
+            raise ConfigError("the prompt is empty; give at least one token")
+        return ids
+
+    def conversation(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation, up to where the model's next message begins.
+
+        Raises:
+            ConfigError: The program has no tokenizer.
+        """
+        return self._codec().chat(messages)
+
+    def _codec(self) -> TextCodec:
+        if self.tokenizer is None:
             raise ConfigError(
                 f"{self.artefact.path} has no tokenizer: give token ids, or put tokenizer.json beside the "
                 "model and compile again"
             )
-        else:
-            ids = self.tokenizer.chat(prompt) if chat else self.tokenizer.encode(prompt, special=True)
-        if not ids:
-            raise ConfigError("the prompt is empty; give at least one token")
-        return ids
+        return self.tokenizer
 
     def tokens(
         self,
@@ -146,7 +161,9 @@ class Program:
         sampler: Sampler,
         times: list[float] | None = None,
     ) -> Iterator[int]:
-        """New token ids, one by one, from an empty cache; ends at an end token or where the cache is full.
+        """New token ids, one by one; ends at an end token or where the cache is full.
+
+        What the cache holds of the prompt's beginning, from the prompts and answers before, is not run again.
 
         Args:
             times: Receives the seconds for the prompt, then for each step after it.
@@ -155,8 +172,7 @@ class Program:
         ends = self.tokenizer.end_tokens if self.tokenizer else frozenset()
         room = int(self.manifest["model"]["max_seq"]) - len(prompt) + 1  # the last token needs no place
         wanted = min(max_new_tokens, room)
-        runner.reset()
-        token = sampler(_timed(times, runner.prefill, prompt))
+        token = sampler(_timed(times, _begin(runner), prompt))
         # A device may choose the likeliest token itself, so that no logits travel.
         greedy = getattr(runner, "greedy", None) if sampler.temperature == 0 else None
         following = greedy(token) if greedy is not None and wanted > 1 else None
@@ -218,7 +234,8 @@ class Program:
         for piece in self._pieces(recorded()):
             text += piece
             listen(piece)
-        return Generation(text, tuple(made), len(prompt), times[0], sum(times[1:]), len(times) - 1)
+        reused = getattr(self.decoder, "reused", 0)
+        return Generation(text, tuple(made), len(prompt), times[0], sum(times[1:]), len(times) - 1, reused)
 
     def _pieces(self, tokens: Iterator[int]) -> Iterator[str]:
         """Text as it comes; token ids where there is no tokenizer."""
@@ -238,6 +255,15 @@ def score_with_firing(runner: Runner, tokens: NDArray | Sequence[int]) -> tuple[
         raise TargetError("the program's target cannot count spikes")
     logits, firing = count(np.asarray(tokens, np.int64))
     return logits, firing
+
+
+def _begin(runner: Runner) -> Callable[[Sequence[int]], NDArray]:
+    """What takes a prompt: after what the cache holds of it, where the runner can."""
+    resume: Callable[[Sequence[int]], NDArray] | None = getattr(runner, "resume", None)
+    if resume is not None:
+        return resume
+    runner.reset()
+    return runner.prefill
 
 
 def _timed(times: list[float] | None, function: Callable[[Any], Any], argument: Any) -> Any:

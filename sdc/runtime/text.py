@@ -14,7 +14,10 @@ from tokenizers import Tokenizer
 
 from sdc.errors import InvalidModelError
 
-__all__ = ["TextCodec", "copy_tokenizer"]
+__all__ = ["Message", "TextCodec", "copy_tokenizer"]
+
+Message = Mapping[str, str]
+"""One of a conversation: its ``role`` (system, user or assistant) and its ``content``."""
 
 _TOKENIZER = "tokenizer.json"
 _FILES = (_TOKENIZER, "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
@@ -82,16 +85,19 @@ class TextCodec:
         if rest:
             yield rest
 
-    def chat(self, prompt: str) -> list[int]:
-        """Token ids of a user's message in the model's chat format; of the plain text where it has none.
+    def chat(self, messages: str | Sequence[Message]) -> list[int]:
+        """Token ids of a user's message, or of a conversation, in the model's chat format.
+
+        Where it has none, those of the plain text, a message a line.
 
         Raises:
             InvalidModelError: The chat template fails.
         """
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
         if self._template is None:
-            return self.encode(prompt, special=True)
+            return self.encode("\n".join(message["content"] for message in messages), special=True)
         named = {k: _text(self._config.get(k)) for k in ("bos_token", "eos_token", "unk_token", "pad_token")}
-        messages = [{"role": "user", "content": prompt}]
         try:
             text = self._template.render(messages=messages, add_generation_prompt=True, **named)
         except TemplateError as error:

@@ -48,6 +48,7 @@ class CudaRunner(DecoderRunner):
         chosen = int(made.numpy().item())
         if chosen < 0:
             raise NumericsError("logits", "a logit is NaN or infinite")
+        self._kept.append(token)
         self._position += 1  # the kernel moved the device's own
         self._held = (chosen, self._position)
         return chosen

@@ -144,6 +144,8 @@ class DecoderRunner:
         self._functions = {name: self._machine[name] for name in names}
         self._token, self._place = memory.cell((1, 1)), memory.cell(())
         self._position = 0
+        self._kept: list[int] = []  # the tokens that the cache holds
+        self._reused = 0
         self._states = self._new_states()
 
     def _new_states(self) -> list[Any]:
@@ -155,9 +157,28 @@ class DecoderRunner:
         """Tokens that the cache holds."""
         return self._position
 
+    @property
+    def reused(self) -> int:
+        """Tokens that the cache held already at the last :meth:`resume`."""
+        return self._reused
+
     def reset(self) -> None:
         """Forgets all tokens."""
-        self._move(0)
+        self._rewind(0)
+
+    def resume(self, tokens: NDArray | Sequence[int]) -> NDArray:
+        """Makes the cache hold tokens [n] and nothing else; the last one's logits [vocab].
+
+        What the cache holds of them from the start stays; :attr:`reused` then says how many those were. The
+        logits are those of an empty cache, bit for bit: a token's keys and values depend on the tokens before
+        it alone, and each is computed by itself. The last token is always run, for its logits.
+        """
+        array = np.asarray(tokens, np.int64).reshape(-1)
+        both = min(len(self._kept), max(0, array.size - 1))
+        differs = np.flatnonzero(np.array(self._kept[:both], np.int64) != array[:both])
+        self._reused = int(differs[0]) if differs.size else both
+        self._rewind(self._reused)
+        return self.prefill(array[self._reused :])
 
     def prefill(self, tokens: NDArray | Sequence[int]) -> NDArray:
         """Appends tokens [n]; the last one's logits [vocab]."""
@@ -170,6 +191,7 @@ class DecoderRunner:
         self._room(1)
         self._token.set(int(self._known(np.asarray([token]))[0]))
         logits = self._call("decode", self._token.tensor, 1)
+        self._kept.append(token)
         _check_finite(logits)
         return logits[-1]
 
@@ -217,7 +239,14 @@ class DecoderRunner:
             )
 
     def _run(self, name: str, tokens: NDArray) -> NDArray:
-        return self._call(name, self._memory.tensor(tokens[None]), tokens.size)
+        logits = self._call(name, self._memory.tensor(tokens[None]), tokens.size)
+        self._kept += tokens.tolist()
+        return logits
+
+    def _rewind(self, position: int) -> None:
+        """Forgets the tokens from a position on; the next ones are written over them."""
+        self._move(position)
+        del self._kept[position:]
 
     def _move(self, position: int) -> None:
         self._position = position

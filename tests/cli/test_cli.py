@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -79,6 +81,19 @@ def test_a_seed_repeats_a_draw(command, tiny_program):
     arguments = ("run", tiny_program, "--prompt", "Hello", "--max-new-tokens", 20, "--temperature", 2)
     assert command(*arguments, "--seed", 4)[1] == command(*arguments, "--seed", 4)[1]
     assert command(*arguments, "--seed", 4)[1] != command(*arguments, "--seed", 5)[1]
+
+
+def test_a_conversation_keeps_its_tokens_in_the_cache(command, tiny_program, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("Hello\nHello again\n"))
+    status, out, _ = command("run", tiny_program, "--chat", "--max-new-tokens", 4, "--greedy")
+    counts = re.findall(r"\[(\d+) tokens, (\d+) of them in the cache\]", out)
+    assert (status, len(counts)) == (0, 2)
+    (first, none), (second, kept) = [tuple(map(int, pair)) for pair in counts]
+    assert none == 0
+    assert first <= kept < second
+    status, _, complaint = command("run", tiny_program)
+    assert status == 2
+    assert "either --prompt or --chat" in complaint
 
 
 def test_an_answer_ends_where_the_cache_is_full(command, tiny_program):

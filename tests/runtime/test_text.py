@@ -54,6 +54,7 @@ def test_chat_template(tmp_path):
     )
     made = with_config(tmp_path, chat_template=template, bos_token={"content": "b"}, eos_token="~")
     assert made.decode(made.chat("hi")) == "<user>hi<b>"
+    assert made.chat([{"role": "user", "content": "hi"}]) == made.chat("hi")
     assert made.end_tokens == {made.encode("~")[0]}
 
 

@@ -84,6 +84,35 @@ def test_prefill_in_pieces_and_decode_give_what_the_whole_gives(built) -> None:
         np.testing.assert_array_equal(runner.decode(int(TOKENS[i])), whole[i])
 
 
+@pytest.mark.parametrize("shared", [0, 1, 7, 19])
+def test_a_prompt_that_begins_as_the_last_one_runs_its_rest_alone_with_the_same_logits(built, shared) -> None:
+    _, runner, _ = built
+    prompt = np.concatenate([TOKENS[:shared], (TOKENS[shared:] + 1) % 64])
+    runner.reset()
+    want = runner.prefill(prompt).copy()
+    after = runner.decode(5).copy()
+    runner.reset()
+    runner.prefill(TOKENS[:15])
+    for token in TOKENS[15:]:
+        runner.decode(int(token))
+    np.testing.assert_array_equal(runner.resume(prompt), want)
+    assert (runner.reused, runner.position) == (shared, len(prompt))
+    np.testing.assert_array_equal(runner.decode(5), after)
+    np.testing.assert_array_equal(runner.resume(prompt), want)
+    assert runner.reused == len(prompt) - 1  # the last one is run for its logits
+
+
+def test_a_prompt_that_is_refused_leaves_the_cache_usable(built) -> None:
+    _, runner, _ = built
+    runner.reset()
+    want = runner.prefill(TOKENS).copy()
+    with pytest.raises(TargetError, match="at least one token"):
+        runner.resume([])
+    with pytest.raises(TargetError, match="must lie within"):
+        runner.resume([*TOKENS[:4], 64])
+    np.testing.assert_array_equal(runner.resume(TOKENS), want)
+
+
 @every_isa
 def test_every_instruction_set_agrees_with_the_evaluator(isa, tmp_path) -> None:
     model = spiking_form(tiny_llama(layers=1), SpikeOptions())
