@@ -1,18 +1,20 @@
 """Accuracy against spikes and energy: settings and ablations on one model and one text.
 
-python benchmarks/accuracy.py MODEL --text TEXT [--calibration TEXT] [--only NAME,...]
+python benchmarks/accuracy.py MODEL --text TEXT [--calibration TEXT] [--only 'NAME;...']
     [--program NAME=PATH.sdc ...] [--evaluation NAME PATH.sdc EVAL.json ...] [-o docs/accuracy.md]
 
 Every setting is compiled for this CPU and measured by the compiled program: perplexity, divergence and greedy
 agreement against the ONNX model, spikes, synops, and the energy model's joules. Import, alignment and the
 original model's logits are shared by settings. Rows are kept in ``--results`` (JSON) as they come, so that a
-run that was cut off goes on, and ``--only`` measures a few again; ``--program`` adds rows of programs that
-were compiled before, ``--evaluation`` of such that ``sdc eval --json`` measured. Page and plot hold all rows.
+run that was cut off goes on: a row is measured again where its settings, the text or the compiler's sources
+have changed since. ``--only`` measures a few; ``--program`` adds rows of programs that were compiled before,
+``--evaluation`` of such that ``sdc eval --json`` measured. Page and plot hold all rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import tempfile
 import time
@@ -58,6 +60,7 @@ SHARED = (
     "max_seq",
 )  # settings that decide what alignment gives
 BASE = {"levels": 7, "group": 64}
+NEAREST = {"quantiser": "rtn", "weight_group": 96, "kv_levels": 127}  # as benchmarks/quarot_peer.py --nearest
 FLOORED = {"levels": 127, "group": 64, "block": 0, "smoothing": 0.33}
 
 
@@ -69,7 +72,8 @@ class Setting:
         settings: Of the compile.
         edit: Fields of every linear's encoding that are overwritten after calibration.
         skip: Passes that are left out.
-        ablation: Whether it is a row of the ablation table.
+        ablation: Whether it is a row of the ablation table, which leaves something out, or
+        adds: adds something.
         dense: The float model in half precision, without spikes.
     """
 
@@ -78,7 +82,12 @@ class Setting:
     edit: Mapping[str, Any] = field(default_factory=dict)
     skip: tuple[str, ...] = ()
     ablation: bool = False
+    adds: bool = False
     dense: bool = False
+
+    def shown(self) -> dict[str, Any]:
+        """What the page spells out, and a kept row is known by."""
+        return {} if self.dense else {**self.settings, **self.edit, "skip": list(self.skip)}
 
 
 SETTINGS = (
@@ -86,21 +95,26 @@ SETTINGS = (
     Setting("preset balanced", {"preset": "balanced"}),
     Setting("preset sparse", {"preset": "sparse"}),
     Setting("preset quarot", {"preset": "quarot"}),
+    Setting("quarot, weights to the nearest, 8-bit cache", {"preset": "quarot", **NEAREST}),
     Setting("preset spikellm", {"preset": "spikellm"}),
     Setting("preset rtn", {"preset": "rtn"}),
     Setting("preset int8", {"preset": "int8"}),
     Setting("dense fp16", dense=True),
     Setting("W8 D=15 g64", {"levels": 15, "group": 64}),
+    Setting("budget ppl=1.05x", {"levels": 15, "group": 64, "budget": "ppl=1.05x"}),
+    Setting("budget spikes=0.5x", {"levels": 15, "group": 64, "budget": "spikes=0.5x"}),
     Setting("W8 D=7 g64", BASE),
     Setting("no fold", BASE, skip=("fold-norm-gamma",), ablation=True),
     Setting("no smoothing", {**BASE, "smoothing": 0.0}, ablation=True),
     Setting("no rotation", {**BASE, "block": 0}, ablation=True),
+    Setting("whole stream rotated", {**BASE, "rotate_residual": True}, ablation=True, adds=True),
+    Setting("best of 16 signs", {**BASE, "sign_tries": 16}, ablation=True, adds=True),
     Setting("no clip", BASE, {"clip_ratio": 1.0}, ablation=True),
     Setting("no dead zone", BASE, {"dead_zone": 0.0}, ablation=True),
     Setting("neither clip nor dead zone", BASE, {"clip_ratio": 1.0, "dead_zone": 0.0}, ablation=True),
     Setting("one threshold a token", {**BASE, "group": 0}, ablation=True),
-    Setting("one floor for all operations", {**FLOORED, "spikes": 1.9}, ablation=True),
-    Setting("floors allocated by sensitivity", {**FLOORED, "budget": "ppl=1.2x"}, ablation=True),
+    Setting("one floor for all operations", {**FLOORED, "spikes": 1.9}, ablation=True, adds=True),
+    Setting("floors allocated by sensitivity", {**FLOORED, "budget": "ppl=1.2x"}, ablation=True, adds=True),
 )
 ABLATED = "W8 D=7 g64"
 """The setting that the rows of the ablation table leave something out of, or add something to."""
@@ -125,6 +139,7 @@ class Lab:
             raise SystemExit(f"{model} has no tokenizer beside it")
         self.pieces = windows_of(codec.encode(text.read_text(encoding="utf-8")), windows, window)
         self.calibration = calibration
+        self.origin = origin(model, text, calibration, windows, window)
         self.reference = RememberedReference(open_reference(self.source.onnx, window))
         self.aligned: dict[str, Model] = {}
 
@@ -151,6 +166,19 @@ class Lab:
         """Options and calibration windows."""
         windows, _ = calibration_for(model, config, self.folder)
         return PassContext(pass_options(config), windows)
+
+
+def origin(model: Path, text: Path, calibration: Path | None, windows: int, window: int) -> dict[str, str]:
+    """What a row was measured by and on: hashes of the sources that run, and of the data."""
+    root = Path(__file__).parent.parent
+    folders = [root / name for name in ("sdc", "passes", "frontends", "targets/cpu", "targets/fused")]
+    sources = [*(root / "targets").glob("*.py"), *(f for folder in folders for f in folder.rglob("*.py"))]
+    code, data = hashlib.sha256(), hashlib.sha256(f"{windows} {window}".encode())
+    for path in sorted(sources):
+        code.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    for each in (model, text, calibration):
+        data.update(b"none" if each is None else each.read_bytes())
+    return {"code": code.hexdigest()[:12], "data": data.hexdigest()[:12]}
 
 
 class RememberedReference:
@@ -194,7 +222,8 @@ def measure(lab: Lab, setting: Setting) -> dict[str, Any]:
     if setting.dense:
         model = lift(lab.source, lab.config(setting))
         found = evaluate_windows(HalfScorer(model), (), lab.reference, lab.pieces).to_json()
-        return {**_kept(found), "codings": {}, "settings": {}, "seconds": time.perf_counter() - began}
+        row = {**_kept(found), "codings": {}, "settings": {}, "seconds": time.perf_counter() - began}
+        return row | lab.origin
     config, model = lab.config(setting), lab.spiking(setting)
     manifest = {
         "model": vars(model.info),
@@ -204,8 +233,8 @@ def measure(lab: Lab, setting: Setting) -> dict[str, Any]:
     }
     with tempfile.TemporaryDirectory(prefix="sdc-accuracy-") as scratch:
         row = _measured(lab, _built(model, config, Path(scratch)), manifest)
-    settings = {**setting.settings, **setting.edit, "skip": list(setting.skip)}
-    return {**row, "settings": settings, "seconds": time.perf_counter() - began}
+    row |= {"settings": setting.shown(), "notes": list(model.notes), **lab.origin}
+    return {**row, "seconds": time.perf_counter() - began}
 
 
 def measure_program(lab: Lab, path: Path) -> dict[str, Any]:
@@ -301,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--calibration", type=Path)
     parser.add_argument("--windows", type=int, default=8)
     parser.add_argument("--window", type=int, default=512)
-    parser.add_argument("--only", default="", help="names of settings, commas between: measured again")
+    parser.add_argument("--only", default="", help="names of settings, semicolons between")
     parser.add_argument("--program", action="append", default=[], help="NAME=PATH of a compiled program")
     parser.add_argument(
         "--evaluation",
@@ -314,13 +343,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=Path("accuracy.json"))
     parser.add_argument("-o", "--out", type=Path, default=Path("docs/accuracy.md"))
     given = parser.parse_args(arguments)
-    only = [name.strip() for name in given.only.split(",") if name.strip()]
+    only = [name.strip() for name in given.only.split(";") if name.strip()]
+    unknown = set(only) - {setting.name for setting in SETTINGS}
+    if unknown:
+        parser.error(f"no settings are called {', '.join(sorted(unknown))}")
     rows = json.loads(given.results.read_text()) if given.results.is_file() else {}
     programs = dict(entry.split("=", 1) for entry in given.program)
     skipped = bool(only or programs or given.evaluation)
     for name, path, evaluation in given.evaluation:
         _keep(rows, name, measured_before(Path(path), Path(evaluation)), given.results)
-    wanted = [s for s in SETTINGS if s.name in only or (not skipped and s.name not in rows)]
+    now = origin(given.model, given.text, given.calibration, given.windows, given.window)
+    wanted = [s for s in SETTINGS if s.name in only or (not skipped and not is_current(rows, s, now))]
     if wanted or programs:
         lab = Lab(given.model, given.text, given.calibration, given.windows, given.window)
         for setting in wanted:
@@ -328,12 +361,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, path in programs.items():
             _keep(rows, name, measure_program(lab, Path(path)), given.results)
     ablations = [s.name for s in SETTINGS if s.ablation]
+    added = {s.name for s in SETTINGS if s.adds}
     points = [s.name for s in SETTINGS if not s.ablation]
     points += [name for name in rows if name not in points and name not in ablations]
-    write_page(given.out, rows, points, ABLATED, ablations, EARLIER)
+    write_page(given.out, rows, points, (ABLATED, ablations, added), EARLIER, now["code"])
+
+
+def is_current(rows: Mapping[str, Any], setting: Setting, now: Mapping[str, str]) -> bool:
+    """Whether a kept row was measured by these sources, on these data, with these settings."""
+    row = rows.get(setting.name, {})
+    return {**row, **now, "settings": setting.shown()} == row
 
 
 def _keep(rows: dict[str, Any], name: str, row: dict[str, Any], path: Path) -> None:
+    """Keeps a row, beside those that another run has added to the file meanwhile."""
+    rows |= json.loads(path.read_text()) if path.is_file() else {}
     rows[name] = row
     path.write_text(json.dumps(rows, indent=1) + "\n")
     print(f"{name}: ratio {row['ratio']:.3f}, {row.get('seconds', 0):.0f} s", flush=True)

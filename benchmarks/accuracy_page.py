@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,27 @@ PICO = 1e12
 
 
 def write_page(
-    out: Path, rows: Rows, points: Sequence[str], ablated: str, ablations: Sequence[str], earlier: str
+    out: Path,
+    rows: Rows,
+    points: Sequence[str],
+    parts_of: tuple[str, Sequence[str], Collection[str]],
+    earlier: str,
+    code: str,
 ) -> None:
     """Writes the page, and the plot beside it; settings without a row are left out.
 
     Rows that do not have the codings of :data:`COLOURS` (``earlier``) are only in the table that compares
-    with them.
+    with them. Rows that other sources than ``code`` made are named.
+
+    Args:
+        out: The page.
+        rows: By name.
+        points: Settings, in order.
+        parts_of: The setting that ablations change, these, and those of them that add something.
+        earlier: The setting that presets are compared with.
+        code: The sources of now.
     """
+    ablated, ablations, added = parts_of
     missing = [name for name in (*points, *ablations) if name not in rows]
     everyone = [name for name in points if name in rows]
     points = [name for name in everyone if "ternary" in rows[name]["codings"]]
@@ -49,21 +63,23 @@ def write_page(
     first = next(iter(rows.values()))
     protocol = f"{first['windows']} windows, {first['tokens']} tokens; perplexity of the ONNX model "
     protocol += f"{first['perplexity_reference']:.2f}."
+    protocol += _sources({name: rows[name] for name in (*points, *ablations) if name in rows}, code)
     plot = out.with_suffix(".svg")
     best = pareto(rows, points)
+    shown = [name for name in everyone if name in points or not rows[name]["codings"]]
     parts = [
         HEAD.format(table=TABLE, protocol=protocol),
         "## Settings\n",
-        _settings(rows, points, best),
+        _settings(rows, shown, best),
+        _remarks(rows, everyone),
         f"![Perplexity ratio against spikes per neuron]({plot.name})\n",
         "## What each part earns\n",
         f"Each row leaves one thing out of `{ablated}`, or adds one.\n",
         _table(rows, ablations),
-        _idle(rows, ablated, ablations[1:]),
+        _idle(rows, ablated, ablations[1:], added),
         "## Energy beside other formats\n",
         "The same products in other formats, from the same shapes, mJ a decoded token:\n",
         _formats(rows, points),
-        *(_dense(rows, name) for name in everyone if not rows[name]["codings"]),
         "\nFactor by factor against SpikeLLM-like spikes (unsigned about a zero point, T = 2 D) at the same "
         "weight bits and levels, ternary. Settings whose levels only bound outliers (less than one spike in "
         "ten steps) are left out: nobody would give the older scheme as many levels, and a factor would "
@@ -77,6 +93,14 @@ def write_page(
         parts.append(f"\nNot measured yet: {', '.join(missing)}.")
     out.write_text("\n".join(parts) + "\n", encoding="utf-8")
     plot.write_text(_plot(rows, points, best), encoding="utf-8")
+
+
+def _sources(rows: Rows, code: str) -> str:
+    """A sentence on which sources made the rows."""
+    older = [name for name, row in rows.items() if row.get("code") != code]
+    if not older:
+        return f" All rows were measured by the same sources ({code})."
+    return f" Measured by other sources than {code}: {', '.join(f'`{name}`' for name in older)}."
 
 
 def pareto(rows: Rows, names: Sequence[str], coding: str = "ternary") -> set[str]:
@@ -108,7 +132,7 @@ def _table(rows: Rows, names: Sequence[str], shown: Mapping[str, str] | None = N
             f"{row['ratio']:.3f} {interval}",
             f"{row['kl_divergence']:.3f}",
             f"{row['greedy_agreement']:.1%}",
-            f"{row['zero_fraction']:.0%}",
+            f"{row['zero_fraction']:.0%}" if codings else "-",
             _each(codings, lambda c: f"{c['spikes_per_neuron']:.2f}"),
             _each(codings, lambda c: f"{c['synops_per_token'] / 1e6:.0f}"),
             _each(codings, lambda c: f"{c['probability_synops_per_token'] / 1e6:.0f}"),
@@ -118,18 +142,32 @@ def _table(rows: Rows, names: Sequence[str], shown: Mapping[str, str] | None = N
     return "\n".join(lines) + "\n"
 
 
-def _idle(rows: Rows, ablated: str, ablations: Sequence[str]) -> str:
-    """Parts that earn nothing here: without them perplexity is no higher, at no more than 1 % more spikes."""
+def _idle(rows: Rows, ablated: str, ablations: Sequence[str], added: Collection[str]) -> str:
+    """Parts that earn nothing here: without them perplexity is no higher, at 1 % more spikes at most."""
 
     def at(name: str) -> tuple[float, float]:
         return rows[name]["ratio"], rows[name]["codings"]["ternary"]["spikes_per_neuron"]
 
-    ratio, spikes = at(ablated)
-    idle = [name for name in ablations if at(name)[0] <= ratio and at(name)[1] <= 1.01 * spikes]
-    if not idle:
-        return ""
-    shown = ", ".join(f"`{name}` ({at(name)[0]:.3f} against {ratio:.3f})" for name in idle)
-    return f"What is left out in these rows earns nothing on this model: {shown}.\n"
+    def beats(one: str, other: str) -> bool:
+        return at(one)[0] <= at(other)[0] and at(one)[1] <= 1.01 * at(other)[1]
+
+    def listed(names: Sequence[str]) -> str:
+        return ", ".join(f"`{name}` ({at(name)[0]:.3f} against {at(ablated)[0]:.3f})" for name in names)
+
+    without = [name for name in ablations if name not in added and beats(name, ablated)]
+    useless = [name for name in ablations if name in added and beats(ablated, name)]
+    found = (
+        f"What is left out in these rows earns nothing on this model: {listed(without)}.\n" if without else ""
+    )
+    return found + (
+        f"What these rows add earns nothing on this model: {listed(useless)}.\n" if useless else ""
+    )
+
+
+def _remarks(rows: Rows, names: Sequence[str]) -> str:
+    """What passes noted on budgets."""
+    notes = [(name, note) for name in names for note in rows[name].get("notes", ()) if "allocate" in note]
+    return "".join(f"\n`{name}`: {note.removeprefix('allocate: ')}.\n" for name, note in notes)
 
 
 def _each(codings: Mapping[str, Any], show: Callable[[Any], str]) -> str:
@@ -150,16 +188,6 @@ def _formats(rows: Rows, names: Sequence[str]) -> str:
             others[0] = "-"
         lines.append(_line([name, *own, *others]))
     return "\n".join(lines) + "\n"
-
-
-def _dense(rows: Rows, name: str) -> str:
-    """A sentence on a setting without spikes."""
-    row = rows[name]
-    low, high = row["ratio_interval"]
-    return (
-        f"\n`{name}`: ratio {row['ratio']:.4f} ({low:.4f} to {high:.4f}), KL {row['kl_divergence']:.4f}, "
-        f"greedy {row['greedy_agreement']:.1%}.\n"
-    )
 
 
 def _bounds_outliers(row: Mapping[str, Any]) -> bool:

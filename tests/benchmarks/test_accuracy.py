@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -32,12 +33,21 @@ def test_rows_page_and_plot(accuracy, tmp_path):
         "-o",
         tmp_path / "page.md",
         "--only",
-        "W8 D=7 g64, no clip, preset spikellm, preset balanced",
+        "W8 D=7 g64; no clip; preset spikellm; preset balanced; dense fp16",
     ]
     arguments += ["--program"]
     accuracy.main([str(a) for a in (*arguments, f"mine={program.artefact.path}")])
     rows = json.loads(results.read_text())
-    assert set(rows) == {"W8 D=7 g64", "no clip", "preset spikellm", "preset balanced", "mine"}
+    assert set(rows) == {"W8 D=7 g64", "no clip", "preset spikellm", "preset balanced", "dense fp16", "mine"}
+    dense = rows.pop("dense fp16")
+    assert dense["codings"] == {}
+    assert dense["ratio"] == pytest.approx(1, abs=0.02)
+    now = accuracy.origin(source, text, None, 2, 60)
+    settings = {setting.name: setting for setting in accuracy.SETTINGS}
+    assert accuracy.is_current(rows, settings["no clip"], now)
+    assert not accuracy.is_current(rows, settings["no clip"], {**now, "code": "other"})
+    changed = replace(settings["no clip"], edit={"clip_ratio": 0.9})
+    assert not accuracy.is_current(rows, changed, now)
     earlier = rows.pop("preset spikellm")["codings"]["binary"]
     assert earlier["time_steps"] == 30
     assert earlier["spikes_per_neuron"] > rows["preset balanced"]["codings"]["ternary"]["spikes_per_neuron"]
@@ -49,6 +59,8 @@ def test_rows_page_and_plot(accuracy, tmp_path):
         energies = [f["compute_only_joules"] for f in ternary["horowitz-45nm"]["formats"]]
         assert energies[1] > energies[0] > bitwise["horowitz-45nm"]["formats"][0]["compute_only_joules"]
     page = (tmp_path / "page.md").read_text()
+    assert "| dense fp16 | " in page
+    assert page.count("Measured by other sources") == 1  # the program that was compiled before is not known
     assert all(f"| {name}" in page or f"| **{name}**" in page for name in rows)
     assert "| preset balanced, bitwise |" in page.partition("## Against `preset spikellm`")[2]
     points = ElementTree.parse(tmp_path / "page.svg").findall(".//{http://www.w3.org/2000/svg}circle")
