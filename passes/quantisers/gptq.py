@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 
 from sdc.passes.quantisers.rtn import fit_scales, rounded
 
@@ -33,8 +33,11 @@ class Moments:
     def of(x: NDArray, spikes: NDArray, counts: NDArray | None = None) -> Moments:
         """From inputs [T, K] of the float model and of the spiking one; ``counts`` [T]: what each token's
         error counts, all alike where it is None."""
-        some = spikes if counts is None else spikes * counts[:, None].astype(np.float32)
-        return Moments(some.T @ spikes, x.T @ some)
+        root = np.ones(1, np.float32) if counts is None else np.sqrt(counts)[:, None].astype(np.float32)
+        some = np.ascontiguousarray(spikes, np.float32) * root
+        lower = blas.ssyrk(1.0, some.T, lower=1)  # half of a product, since it is symmetric
+        some *= root
+        return Moments(np.tril(lower) + np.tril(lower, -1).T, x.T @ some)
 
 
 def token_weights(outputs: NDArray) -> NDArray:
