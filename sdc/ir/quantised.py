@@ -32,8 +32,9 @@ class Dequantise:
     kind: str = "int8"
 
     def __call__(self, array: NDArray) -> NDArray:
-        numbers = array.astype(np.float32)
-        return self.centred(numbers) * self._spread(self.scale, array.shape)
+        numbers = self.centred(array.astype(np.float32))
+        numbers *= self._spread(self.scale, array.shape)
+        return numbers
 
     def centred(self, numbers: NDArray) -> NDArray:
         """Integers (as float32) minus zero points."""
@@ -50,7 +51,7 @@ class Dequantise:
         value = param.value().astype(np.float32)
         if self.block:
             wide = np.repeat(value, self.block, self.axis)
-            return np.take(wide, np.arange(shape[self.axis]), self.axis)
+            return wide[(*[slice(None)] * self.axis, slice(shape[self.axis]))]  # the last block may be padded
         if value.ndim == 1 and value.size > 1:
             return value.reshape([-1 if axis == self.axis else 1 for axis in range(len(shape))])
         return value.reshape(()) if value.size == 1 else value

@@ -16,7 +16,7 @@ from tvm import relax, tirx
 from sdc.errors import InvalidModelError, UnsupportedOpError
 from sdc.frontends.onnx.lift.lazy import LAZY
 from sdc.frontends.onnx.lift.positions import position_rows
-from sdc.frontends.onnx.lift.stored import read_tensor
+from sdc.frontends.onnx.stored import read_tensor
 from sdc.frontends.onnx.lift.structural import Interpreter, symbolic
 from sdc.frontends.onnx.lift.values import Constant, Grown, Lifted, Past, Structural, Weight, number
 from sdc.frontends.onnx.normalise.rewriting import REFUSED_NODES

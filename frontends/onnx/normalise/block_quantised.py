@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx_ir.tape import Tape
 
 from sdc.frontends.onnx.normalise.rewriting import Outputs, allow, constant, given, refuse, replace_nodes
+from sdc.frontends.onnx.stored import read_tensor
 
 __all__ = ["unpack_block_quantised"]
 
@@ -125,7 +126,7 @@ class _Packed:
         """[rows, blocks] float32."""
         shape = (self.rows, self.blocks)
         return ir.LazyTensor(
-            lambda: ir.Tensor(self.scale.numpy().astype(np.float32).reshape(shape)),
+            lambda: ir.Tensor(read_tensor(self.scale).astype(np.float32).reshape(shape)),
             ir.DataType.FLOAT,
             ir.Shape(shape),
         )
@@ -169,6 +170,12 @@ def _tensor(node: ir.Node, index: int) -> ir.TensorProtocol:
 
 def _unpacked(tensor: ir.TensorProtocol, bits: int, rows: int, width: int) -> NDArray:
     """The unsigned integers [rows, width] uint8 in a tensor's bytes, the lowest bits of a byte first."""
-    packed = np.ascontiguousarray(tensor.numpy()).view(np.uint8).reshape(rows, -1)
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    return (packed[:, :, None] >> shifts & ((1 << bits) - 1)).reshape(rows, -1)[:, :width]
+    packed = np.ascontiguousarray(read_tensor(tensor)).view(np.uint8).reshape(rows, -1)
+    if bits == 8:
+        return packed[:, :width]
+    each = 8 // bits
+    unpacked = np.empty((*packed.shape, each), np.uint8)
+    for place in range(each):  # strided stores; a shift along a short last axis takes five times as long
+        np.right_shift(packed, place * bits, out=unpacked[..., place])
+    unpacked &= (1 << bits) - 1
+    return unpacked.reshape(rows, -1)[:, :width]

@@ -19,6 +19,7 @@ from sdc.frontends.onnx.normalise.rewriting import (
     refuse,
     replace_nodes,
 )
+from sdc.frontends.onnx.normalise.sizes import small_array
 
 __all__ = ["split_fused_operations"]
 
@@ -66,24 +67,43 @@ def _split_products(model: ir.Model) -> int:
 
 
 def _unsplit(model: ir.Model) -> int:
-    """Makes the halves that rotary embeddings swap slices again; the optimiser had made them one Split."""
+    """Makes slices again what the optimiser had made one Split of.
+
+    These are the halves that rotary embeddings swap, and single sizes of a shape.
+    """
     count = 0
     for node in list(model.graph):
-        if node.op_type != "Split" or node.domain or len(node.outputs) != 2 or not _is_turned(node):
+        if node.op_type != "Split" or node.domain:
             continue
-        tape = Tape()
-        half = node.outputs[0].shape[-1] if node.outputs[0].shape is not None else None
-        axis = node.attributes.get_int("axis", 0)
-        if not isinstance(half, int):
+        sizes = _parts_of_shape(node) or _turned_halves(node)
+        if sizes is None:
             continue
-        for old, bounds in zip(node.outputs, ((0, half), (half, 2 * half)), strict=True):
-            part = tape.op("Slice", [node.inputs[0], *(constant(tape, [n]) for n in (*bounds, axis, 1))])
+        tape, axis = Tape(), node.attributes.get_int("axis", 0)
+        ends = np.cumsum(sizes).tolist()
+        for old, size, end in zip(node.outputs, sizes, ends, strict=True):
+            bounds = (end - size, end, axis, 1)
+            part = tape.op("Slice", [node.inputs[0], *(constant(tape, [n]) for n in bounds)])
             part.dtype, part.shape = old.dtype, old.shape
             ir.convenience.replace_all_uses_with(old, part)
         model.graph.insert_before(node, tape.nodes)
         model.graph.remove(node, safe=True)
         count += 1
     return count
+
+
+def _parts_of_shape(split: ir.Node) -> list[int] | None:
+    """How many sizes each part of a shape has; None where it is not one, or that is not said."""
+    sizes = small_array(given(split, 1))
+    is_shape = all(out.dtype == ir.DataType.INT64 and len(out.shape or ()) == 1 for out in split.outputs)
+    return None if sizes is None or not is_shape else [int(n) for n in sizes]
+
+
+def _turned_halves(split: ir.Node) -> list[int] | None:
+    """Twice the channels of a half, where the halves are those of a rotary embedding."""
+    if len(split.outputs) != 2 or not _is_turned(split):
+        return None
+    half = split.outputs[0].shape[-1] if split.outputs[0].shape is not None else None
+    return [half, half] if isinstance(half, int) else None
 
 
 def _is_turned(split: ir.Node) -> bool:

@@ -6,7 +6,8 @@ What onnxruntime's quantisers write (and Olive, which calls them):
 - the same as onnxruntime's optimiser fuses it: ``MatMulIntegerToFloat``, ``DynamicQuantizeMatMul``;
 - static, QDQ: ``QuantizeLinear`` and ``DequantizeLinear`` with the same scale around every tensor;
 - static, operators: ``QLinearMatMul``;
-- embeddings: ``DequantizeLinear`` of the rows that ``Gather`` picked.
+- embeddings: ``DequantizeLinear`` of the rows that ``Gather`` picked;
+- as the optimiser saves static ones: integers are moved (``Transpose``, ``Slice``, ...) between the two.
 
 Weights become ``DequantizeLinear`` of their stored integers, which the lifting keeps lazy.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+import onnx_ir.passes.common as common
 from onnx_ir.tape import Tape
 
 from sdc.frontends.onnx.normalise.rewriting import Outputs, allow, given, refuse, replace_nodes
@@ -22,17 +24,31 @@ from sdc.frontends.onnx.normalise.rewriting import Outputs, allow, given, refuse
 __all__ = ["drop_quantised_activations"]
 
 
+# Operations that put elements elsewhere, and change none.
+MOVES = frozenset({"Concat", "Expand", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})
+
+
 def drop_quantised_activations(model: ir.Model) -> int:
     """Rewrites every match; returns how many."""
     count = replace_nodes(model, {"QLinearMatMul": _apart}, domains=("",))
     fused = {"MatMulIntegerToFloat": _scaled_product, "DynamicQuantizeMatMul": _quantising_product}
     count += replace_nodes(model, fused, domains=("com.microsoft",))
+    while found := _rewritten(model):  # what is moved forward meets what it belongs to in the next round
+        count += found
+    if count:  # what several nodes read has been moved once for each of them
+        common.CommonSubexpressionEliminationPass()(model)
+    return count
+
+
+def _rewritten(model: ir.Model) -> int:
+    """One round of the rules for nodes that something reads; returns how many matched."""
+    count = 0
     for node in list(model.graph):
         rule = _RULES.get(node.op_type) if not node.domain else None
-        if rule is None or (found := rule(node)) is None:
+        old = node.outputs[0]
+        if rule is None or not (old.uses() or old.is_graph_output()) or (found := rule(node)) is None:
             continue
         nodes, value = found
-        old = node.outputs[0]
         value.dtype, value.shape = value.dtype or old.dtype, value.shape or old.shape
         model.graph.insert_before(node, nodes)
         ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
@@ -147,8 +163,33 @@ def _rows(node: ir.Node) -> Rewritten | None:
     return [table, picked], picked.outputs[0]
 
 
+def _moved(node: ir.Node) -> Rewritten | None:
+    """DequantizeLinear(move(q)) with one scale for all: move(DequantizeLinear(q))."""
+    q, scale, zero = node.inputs[0], node.inputs[1], given(node, 2)
+    mover = None if q is None else q.producer()
+    stored = ir.convenience.get_const_tensor(scale) if scale is not None else None
+    if q is None or mover is None or mover.domain or stored is None or stored.size != 1:
+        return None
+    if mover.op_type not in MOVES or any(_is_stored(v) for v in _data(mover)):
+        return None
+    floats = [ir.node("DequantizeLinear", [v, scale, zero], dict(node.attributes)) for v in _data(mover)]
+    for each in floats:
+        source = each.inputs[0]
+        each.outputs[0].dtype, each.outputs[0].shape = ir.DataType.FLOAT, None if source is None else source.shape
+    inputs = [*(n.outputs[0] for n in floats), *mover.inputs[len(floats) :]]
+    clone = ir.node(mover.op_type, inputs, dict(mover.attributes), num_outputs=len(mover.outputs))
+    for old, new in zip(mover.outputs, clone.outputs, strict=True):
+        new.dtype, new.shape = ir.DataType.FLOAT, old.shape
+    return [*floats, clone], clone.outputs[q.index() or 0]
+
+
+def _data(mover: ir.Node) -> list[ir.Value | None]:
+    """The inputs whose elements a node moves."""
+    return list(mover.inputs) if mover.op_type == "Concat" else list(mover.inputs[:1])
+
+
 def _dequantise(node: ir.Node) -> Rewritten | None:
-    return _pair(node) or _rows(node)
+    return _pair(node) or _rows(node) or _moved(node)
 
 
 _RULES = {"Mul": _dynamic_product, "DequantizeLinear": _dequantise}

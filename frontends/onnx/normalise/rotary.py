@@ -87,14 +87,24 @@ def _repeats(value: ir.Value | None, function: str) -> bool:
         if node is None:
             return False
         if node.op_type == function:
-            joined = _producer(node.inputs[0], "Concat")
-            same = joined is not None and len(joined.inputs) == 2 and joined.inputs[0] is joined.inputs[1]
-            return same and joined is not None and joined.attributes.get_int("axis", 0) in (-1, 2)
+            return _joins_twice(node.inputs[0])
         scaled = node.op_type == "Mul" and _is_number(node.inputs[1])
         if not scaled and node.op_type not in ("Unsqueeze", "Cast"):
             return False
         value = node.inputs[0]
     return False
+
+
+def _joins_twice(value: ir.Value | None) -> bool:
+    """Whether a value [batch, seq, d] is Concat(f, f) along d; onnxruntime joins first and transposes then."""
+    axes = [0, 1, 2]
+    moved = _producer(value, "Transpose")
+    if moved is not None:
+        axes, value = list(moved.attributes.get_ints("perm", [2, 1, 0])), moved.inputs[0]
+    joined = _producer(value, "Concat")
+    if joined is None or len(joined.inputs) != 2 or joined.inputs[0] is not joined.inputs[1]:
+        return False
+    return len(axes) == 3 and joined.attributes.get_int("axis", 0) % 3 == axes[2]
 
 
 def _without_head_axis(value: ir.Value) -> ir.Value:

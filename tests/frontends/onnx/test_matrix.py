@@ -127,7 +127,7 @@ BUILT = [
 ]
 
 
-@pytest.mark.fuzz
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", [pytest.param(c, id=c.name) for c in CELLS if c.name in BUILT])
 def test_a_cpu_program_gives_the_evaluators_logits(cell, tmp_path) -> None:
     model = load(cell.path, max_seq=MAX_SEQ)

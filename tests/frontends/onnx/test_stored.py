@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from sdc.frontends.onnx.lift.stored import read_tensor
+from sdc.frontends.onnx.stored import read_tensor
 
 SIZE = 4 << 20  # elements: 16 MiB
 
