@@ -29,6 +29,7 @@ from helpers.model_cells import (  # noqa: E402
     FLOAT32,
     LOOSER,
     PENDING,
+    STATELESS,
     Cell,
 )
 
@@ -50,20 +51,26 @@ Each entry is a file of `tests/models/`, written by the real exporter, that
 prefill and eight decode steps through our cache included (to {float32:g}; in float16 to {fp16:g}, and to
 {rounded:g} where onnxruntime rounds activations to 8 bits; with quantised activations to {qdq_int16:g} for
 16 bits, to {coarse:g} of the logits' deviation, root mean square, for 8), and the logits of the spiking
-program (D = 127, 8-bit weights) have a cosine above 0.98 to them. {count} files in all. Other architectures
-that are built of the same parts usually work too: `sdc inspect model.onnx` says what was recognised and what
-is missing. This page is written by `tools/supported_models.py`.
+program (D = 127, 8-bit weights) have a cosine above 0.98 to them. {count} files in all, of {cells} pairs of an
+architecture and an exporter; {decoders} of these pairs are decoders with a cache. Other architectures that are
+built of the same parts usually work too: `sdc inspect model.onnx` says what was recognised and what is missing.
+Versions of the exporters stand in `tests/models/README.md`. This page is written by `tools/supported_models.py`.
 """
 
 
 def render() -> str:
     """The whole page."""
     supported = [c for c in CELLS if not _reason(c)]
-    parts = [HEAD.format(float32=FLOAT32, coarse=COARSE_DISTANCE, count=len(supported), **LOOSER)]
-    for exporter in EXPORTERS.values():
+    pairs = {(c.architecture, c.exporter) for c in supported}
+    numbers = {"count": len(supported), "cells": len(pairs)}
+    numbers["decoders"] = len([p for p in pairs if p[0] not in STATELESS])
+    parts = [HEAD.format(float32=FLOAT32, coarse=COARSE_DISTANCE, **numbers, **LOOSER)]
+    for folder, exporter in EXPORTERS.items():
         cells = [c for c in supported if c.exporter == exporter]
         if cells:
-            parts.append(f"\n## {exporter}\n\n| architecture | files |\n| --- | --- |\n{_rows(cells)}")
+            note = f"{NOTES[folder]}\n\n" if folder in NOTES else ""
+            table = f"| architecture | files |\n| --- | --- |\n{_rows(cells)}"
+            parts.append(f"\n## {exporter}\n\n{note}{table}")
     pending = [(c, why) for c in CELLS if (why := _reason(c))]
     if pending:
         parts.append("\n## Refused so far\n\n| file | because of |\n| --- | --- |\n")
@@ -81,12 +88,20 @@ def _operations() -> str:
     return head + "".join(f"| {n} | {why} |\n" for why, n in excluded.most_common())
 
 
+NOTES = {
+    "quantised": (
+        "The files are made by `onnxruntime.quantization`. Olive's passes `OnnxDynamicQuantization` and\n"
+        "`OnnxStaticQuantization` call the same functions, so its files have these forms too."
+    ),
+}
+
+
 def _rows(cells: Iterable[Cell]) -> str:
     by_architecture: dict[str, list[str]] = {}
     for cell in cells:
         by_architecture.setdefault(cell.architecture, []).append(cell.variant)
     return "".join(
-        f"| {ARCHITECTURES[name]} | {', '.join(by_architecture[name])} |\n"
+        f"| {ARCHITECTURES[name]} | {', '.join(v or 'default' for v in by_architecture[name])} |\n"
         for name in ARCHITECTURES
         if name in by_architecture
     )

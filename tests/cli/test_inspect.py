@@ -21,7 +21,7 @@ def inspected(command, path: Path) -> dict:
 def test_a_decoder(command) -> None:
     found = inspected(command, MODELS / "gemma2_dynamo_op23.onnx")
     facts = ("kind", "opset", "layers", "heads", "kv_heads", "head_dim", "vocab", "rope", "flavour")
-    wanted = ["decoder", 23, 2, 4, 2, 8, 96, "half-split", "torch dynamo"]
+    wanted = ["decoder", 23, 2, 4, 2, 8, 96, "half-split, base 10,000", "torch dynamo"]
     assert [found[name] for name in facts] == wanted
     assert found["exporter"].startswith("pytorch 2.13")
     assert found["matched"] == {"Attention": 2, "hidden scores": 2, "repeated heads": 4}
@@ -34,7 +34,7 @@ def test_a_decoder(command) -> None:
 
 def test_an_encoder_has_facts_too(command) -> None:
     found = inspected(command, MODELS / "bert_dynamo_op18.onnx")
-    assert [found[n] for n in ("kind", "layers", "heads", "hidden")] == ["stateless", 2, 4, 32]
+    assert [found[n] for n in ("kind", "layers", "heads", "hidden", "vocab")] == ["stateless", 2, 4, 32, 96]
     out = command("inspect", MODELS / "bert_dynamo_op18.onnx")[1]
     assert "input_ids: INT64[batch,seq]" in out
     assert "what would be rewritten" in out

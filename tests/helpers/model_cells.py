@@ -19,6 +19,7 @@ __all__ = [
     "LOOSER",
     "MODELS",
     "PENDING",
+    "STATELESS",
     "Cell",
     "assert_logits",
     "by_onnxruntime",
@@ -51,6 +52,8 @@ ARCHITECTURES = {
     "encoder": "Transformer encoder layer",
     "mlp": "MLP",
 }
+
+STATELESS = ("bert", "minilm", "t5_encoder", "encoder", "mlp")  # without a cache
 
 EXPORTERS = {
     "": "torch.onnx dynamo",

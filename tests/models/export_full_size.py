@@ -3,8 +3,8 @@
     python tests/models/export_full_size.py FOLDER NAME [NAME ...] [--model HF_FOLDER]
 
 Without ``--model`` the weights are random. Needs the exporters (versions in README.md): torch and
-transformers 5 for ``dynamo*``, onnxruntime-genai besides for ``genai_*``, optimum-onnx with transformers 4 for
-``optimum*``, which therefore live in two environments.
+transformers 5 for ``dynamo*``, onnxruntime-genai besides for ``genai_*``, optimum-onnx with transformers 4
+for ``optimum*``, which therefore live in two environments.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from sdc.errors import InvalidModelError
 from sdc.frontends.onnx.lift.lifter import Decoding, Lifter, computed_in
 from sdc.frontends.onnx.lift.masks import NotCausalError
 from sdc.frontends.onnx.lift.positions import ShortPositionsError
-from sdc.frontends.onnx.lift.values import Past, Structural
+from sdc.frontends.onnx.lift.rotary import TABLES
+from sdc.frontends.onnx.lift.values import TOKEN_INPUTS, Past, Structural
 from sdc.frontends.onnx.unfit import refusing
 from sdc.ir.model import Model, ModelInfo
 from sdc.ir.ops import shape_of
@@ -23,8 +24,6 @@ from sdc.ir.params import Param
 from sdc.ir.quantised import Dequantise
 
 __all__ = ["lift"]
-
-TOKEN_INPUTS = ("input_ids", "tokens", "input")
 
 
 def lift(model: ir.Model, info: ModelInfo, *, exact: bool = True) -> Model:
@@ -184,6 +183,8 @@ def _finish(builder: relax.BlockBuilder, name: str, inputs: int, lifter: Lifter,
     )
     module.update_func(module.get_global_var(name), trimmed)
     weights = {str(p.name): lifter.params[str(p.name)] for p in kept}
+    counted = (p for name, p in weights.items() if not name.startswith(TABLES))
+    info = replace(info, parameters=int(sum(np.prod(p.shape) for p in counted)))
     return Model(module, weights, info, notes=_notes(weights.values()))
 
 
@@ -210,6 +211,6 @@ def _facts(info: ModelInfo, lifter: Lifter) -> ModelInfo:
         kv_heads=kv_heads,
         head_dim=width,
         hidden=next((int(p.shape[1]) for p in lifter.params.values() if len(p.shape) == 2), 0),
-        rope=lifter.memo.get("rope", ""),
-        parameters=int(sum(np.prod(p.shape) for p in lifter.params.values())),
+        vocab=lifter.memo.get("vocabulary", 0),
+        rope="; ".join(lifter.memo.get("rope", ())),
     )

@@ -11,7 +11,7 @@ from tvm import relax, tirx
 
 from sdc.errors import UnsupportedOpError
 from sdc.frontends.onnx.lift.lifter import Lifter, converter
-from sdc.frontends.onnx.lift.values import number
+from sdc.frontends.onnx.lift.values import TOKEN_INPUTS, number
 
 __all__: list[str] = []
 
@@ -25,6 +25,8 @@ def _gather(lifter: Lifter, node: ir.Node) -> relax.Expr:
     picked = lifter.constant(index)
     data = lifter.expr(table)
     if picked is None:
+        if _is_tokens(index) and isinstance(data.ty.shape.values[0], tirx.IntImm):
+            lifter.memo.setdefault("vocabulary", int(data.ty.shape.values[0]))
         rows = _from_the_end(lifter, lifter.expr(index), [data.ty.shape.values[axis]])
         return lifter.emit(relax.op.take(data, rows, axis=axis))
     size = int(data.ty.shape.values[axis])
@@ -33,6 +35,14 @@ def _gather(lifter: Lifter, node: ir.Node) -> relax.Expr:
         return lifter.emit(relax.op.take(data, number(positive), axis=axis))
     taken = lifter.emit(relax.op.take(data, number(positive.reshape(1)), axis=axis))
     return lifter.emit(relax.op.squeeze(taken, [axis]))
+
+
+def _is_tokens(index: ir.Value) -> bool:
+    """Whether indices are the ids of tokens, perhaps of another integer type."""
+    made = index.producer()
+    if made is not None and made.op_type == "Cast" and made.inputs[0] is not None:
+        index = made.inputs[0]
+    return index.producer() is None and index.name in TOKEN_INPUTS
 
 
 def _from_the_end(lifter: Lifter, index: relax.Expr, sizes: list[Any]) -> relax.Expr:

@@ -16,11 +16,11 @@ from tvm import relax, tirx
 from sdc.errors import InvalidModelError, UnsupportedOpError
 from sdc.frontends.onnx.lift.lazy import LAZY
 from sdc.frontends.onnx.lift.positions import position_rows
-from sdc.frontends.onnx.stored import read_tensor
 from sdc.frontends.onnx.lift.structural import Interpreter, symbolic
 from sdc.frontends.onnx.lift.values import Constant, Grown, Lifted, Past, Structural, Weight, number
 from sdc.frontends.onnx.normalise.rewriting import REFUSED_NODES
 from sdc.frontends.onnx.schema import UNKNOWN_ATTRIBUTES
+from sdc.frontends.onnx.stored import read_tensor
 from sdc.frontends.onnx.unfit import refusing
 from sdc.ir.ops import shape_of
 from sdc.ir.params import Cast, FunctionSource, Param, array_param

@@ -10,11 +10,13 @@ from tvm import relax
 from sdc.errors import UnsupportedOpError
 from sdc.frontends.onnx.lift.lifter import Lifter, converter
 from sdc.frontends.onnx.lift.positions import TRIALS, ShortPositionsError, reads_past
+from sdc.frontends.onnx.lift.rotary_kind import rotary_kind
 from sdc.frontends.onnx.lift.values import Constant, Structural, Weight, number
 from sdc.ir.ops import rotary
 
-__all__: list[str] = []
+__all__ = ["TABLES"]
 
+TABLES = "rotary."  # prefix of the tables' names: they are computed, and no parameters of the model
 STATELESS_POSITIONS = 512  # rows of a table that a graph without a cache computes from its own shapes
 
 
@@ -30,15 +32,21 @@ def _rotary(lifter: Lifter, node: ir.Node) -> relax.Expr:
     else:
         rows = lifter.permute(x, [0, 2, 1, 3])
     tables, position = _tables(lifter, node)
-    cos, sin = (lifter.table(f"rotary.{n}", t) for n, t in zip(("cos", "sin"), tables, strict=True))
+    cos, sin = (lifter.table(f"{TABLES}{n}", t) for n, t in zip(("cos", "sin"), tables, strict=True))
     interleaved = bool(node.attributes.get_int("interleaved", 0))
     turned = lifter.emit(rotary(rows, cos, sin, position, interleaved=interleaved))
-    lifter.memo["rope"] = "interleaved" if interleaved else "half-split"
+    _remember(lifter, "interleaved" if interleaved else "half-split", tables)
     return (
         lifter.emit(relax.op.reshape(turned, shape))
         if len(shape) == 3
         else lifter.permute(turned, [0, 2, 1, 3])
     )
+
+
+def _remember(lifter: Lifter, order: str, tables: list[NDArray]) -> None:
+    """Says the kind of embedding among the facts; a model may have several (Gemma 3: one for its windows)."""
+    kinds: dict[str, None] = lifter.memo.setdefault("rope", {})
+    kinds[", ".join(filter(None, (order, rotary_kind(*tables))))] = None
 
 
 def _tables(lifter: Lifter, node: ir.Node) -> tuple[list[NDArray], relax.Expr]:

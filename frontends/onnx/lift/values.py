@@ -12,7 +12,9 @@ from tvm import relax
 
 from sdc.ir.params import Param
 
-__all__ = ["Constant", "Grown", "Lifted", "Past", "Structural", "Weight", "number"]
+__all__ = ["TOKEN_INPUTS", "Constant", "Grown", "Lifted", "Past", "Structural", "Weight", "number"]
+
+TOKEN_INPUTS = ("input_ids", "tokens", "input")  # names of the input of a language model that holds token ids
 
 
 @dataclass(frozen=True)

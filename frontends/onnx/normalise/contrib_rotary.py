@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
+from sdc.frontends.onnx.normalise.known_shapes import infer_known_shapes
 from sdc.frontends.onnx.normalise.rewriting import Outputs, allow, constant, refuse, replace_nodes
 
 __all__ = ["standardise_rotary"]
@@ -12,7 +13,12 @@ __all__ = ["standardise_rotary"]
 
 def standardise_rotary(model: ir.Model) -> int:
     """Replaces every match; returns how many."""
-    return replace_nodes(model, {"RotaryEmbedding": _rotary}, ("com.microsoft",))
+    count = replace_nodes(model, {"RotaryEmbedding": _rotary}, ("com.microsoft",))
+    if (
+        count
+    ):  # attention is looked for by its shapes, which no inference finds behind onnxruntime's operation
+        infer_known_shapes(model)
+    return count
 
 
 def _rotary(tape: Tape, node: ir.Node) -> Outputs:

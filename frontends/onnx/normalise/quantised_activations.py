@@ -25,7 +25,9 @@ __all__ = ["drop_quantised_activations"]
 
 
 # Operations that put elements elsewhere, and change none.
-MOVES = frozenset({"Concat", "Expand", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})
+MOVES = frozenset(
+    {"Concat", "Expand", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+)
 
 
 def drop_quantised_activations(model: ir.Model) -> int:
@@ -175,7 +177,10 @@ def _moved(node: ir.Node) -> Rewritten | None:
     floats = [ir.node("DequantizeLinear", [v, scale, zero], dict(node.attributes)) for v in _data(mover)]
     for each in floats:
         source = each.inputs[0]
-        each.outputs[0].dtype, each.outputs[0].shape = ir.DataType.FLOAT, None if source is None else source.shape
+        each.outputs[0].dtype, each.outputs[0].shape = (
+            ir.DataType.FLOAT,
+            None if source is None else source.shape,
+        )
     inputs = [*(n.outputs[0] for n in floats), *mover.inputs[len(floats) :]]
     clone = ir.node(mover.op_type, inputs, dict(mover.attributes), num_outputs=len(mover.outputs))
     for old, new in zip(mover.outputs, clone.outputs, strict=True):

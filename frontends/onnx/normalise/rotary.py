@@ -96,7 +96,7 @@ def _repeats(value: ir.Value | None, function: str) -> bool:
 
 
 def _joins_twice(value: ir.Value | None) -> bool:
-    """Whether a value [batch, seq, d] is Concat(f, f) along d; onnxruntime joins first and transposes then."""
+    """Whether a value [batch, seq, d] is Concat(f, f) along d, perhaps joined before a Transpose."""
     axes = [0, 1, 2]
     moved = _producer(value, "Transpose")
     if moved is not None:
