@@ -51,10 +51,11 @@ Each entry is a file of `tests/models/`, written by the real exporter, that
 prefill and eight decode steps through our cache included (to {float32:g}; in float16 to {fp16:g}, and to
 {rounded:g} where onnxruntime rounds activations to 8 bits; with quantised activations to {qdq_int16:g} for
 16 bits, to {coarse:g} of the logits' deviation, root mean square, for 8), and the logits of the spiking
-program (D = 127, 8-bit weights) have a cosine above 0.98 to them. {count} files in all, of {cells} pairs of an
-architecture and an exporter; {decoders} of these pairs are decoders with a cache. Other architectures that are
-built of the same parts usually work too: `sdc inspect model.onnx` says what was recognised and what is missing.
-Versions of the exporters stand in `tests/models/README.md`. This page is written by `tools/supported_models.py`.
+program (D = 127, 8-bit weights) have a cosine above 0.98 to them. {count} files in all, of {cells} pairs of
+an architecture and an exporter; {decoders} of these pairs are decoders with a cache. Other architectures
+that are built of the same parts usually work too: `sdc inspect model.onnx` says what was recognised and what
+is missing. Versions of the exporters stand in `tests/models/README.md`. This page is written by
+`tools/supported_models.py`.
 """
 
 

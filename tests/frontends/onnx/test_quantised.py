@@ -22,8 +22,8 @@ from sdc.frontends.onnx import describe, load
 from sdc.ir.evaluate import Evaluator
 from sdc.ir.quantised import Dequantise
 
-# Signed weights have 7 bits (reduce_range): on processors without VNNI, onnxruntime adds pairs of products of 8
-# by 8 bits with saturation to 16 bits, as its documentation of quantisation says.
+# Signed weights have 7 bits (reduce_range): on processors without VNNI, onnxruntime adds pairs of products of
+# 8 by 8 bits with saturation to 16 bits, as its documentation of quantisation says.
 ROWS, WIDTH, OUT = 5, 24, 70
 MODELS = Path(__file__).parents[2] / "models" / "quantised"
 
