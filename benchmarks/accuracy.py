@@ -86,8 +86,13 @@ class Setting:
     dense: bool = False
 
     def shown(self) -> dict[str, Any]:
-        """What the page spells out, and a kept row is known by."""
+        """What the page spells out."""
         return {} if self.dense else {**self.settings, **self.edit, "skip": list(self.skip)}
+
+    def resolved(self) -> dict[str, Any]:
+        """What a kept row is known by: every setting, those of presets included."""
+        config = {} if self.dense else CompileConfig.of(**self.settings).to_manifest()
+        return {**config, "edit": dict(self.edit), "skip": list(self.skip)}
 
 
 SETTINGS = (
@@ -174,7 +179,7 @@ def origin(model: Path, text: Path, calibration: Path | None, windows: int, wind
     folders = [root / name for name in ("sdc", "passes", "frontends", "targets/cpu", "targets/fused")]
     sources = [*(root / "targets").glob("*.py"), *(f for folder in folders for f in folder.rglob("*.py"))]
     code, data = hashlib.sha256(), hashlib.sha256(f"{windows} {window}".encode())
-    for path in sorted(sources):
+    for path in sorted(set(sources) - {root / "sdc" / "presets.py"}):  # a row knows its settings
         code.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
     for each in (model, text, calibration):
         data.update(b"none" if each is None else each.read_bytes())
@@ -222,8 +227,8 @@ def measure(lab: Lab, setting: Setting) -> dict[str, Any]:
     if setting.dense:
         model = lift(lab.source, lab.config(setting))
         found = evaluate_windows(HalfScorer(model), (), lab.reference, lab.pieces).to_json()
-        row = {**_kept(found), "codings": {}, "settings": {}, "seconds": time.perf_counter() - began}
-        return row | lab.origin
+        row = {**_kept(found), "codings": {}, "settings": {}, "resolved": setting.resolved()}
+        return {**row, **lab.origin, "seconds": time.perf_counter() - began}
     config, model = lab.config(setting), lab.spiking(setting)
     manifest = {
         "model": vars(model.info),
@@ -233,7 +238,12 @@ def measure(lab: Lab, setting: Setting) -> dict[str, Any]:
     }
     with tempfile.TemporaryDirectory(prefix="sdc-accuracy-") as scratch:
         row = _measured(lab, _built(model, config, Path(scratch)), manifest)
-    row |= {"settings": setting.shown(), "notes": list(model.notes), **lab.origin}
+    row |= {
+        "settings": setting.shown(),
+        "resolved": setting.resolved(),
+        "notes": list(model.notes),
+        **lab.origin,
+    }
     return {**row, "seconds": time.perf_counter() - began}
 
 
@@ -370,7 +380,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def is_current(rows: Mapping[str, Any], setting: Setting, now: Mapping[str, str]) -> bool:
     """Whether a kept row was measured by these sources, on these data, with these settings."""
     row = rows.get(setting.name, {})
-    return {**row, **now, "settings": setting.shown()} == row
+    return {**row, **now, "resolved": setting.resolved()} == row
 
 
 def _keep(rows: dict[str, Any], name: str, row: dict[str, Any], path: Path) -> None:
