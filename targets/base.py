@@ -34,7 +34,8 @@ class BuildResult:
 class Runner(Protocol):
     """A loaded decoder with its state. One conversation at a time; not safe across threads.
 
-    A runner may also have ``resume`` and ``reused``: see :class:`sdc.targets.fused.runner.DecoderRunner`.
+    A runner may also have ``resume`` and ``reused``: see :class:`sdc.targets.fused.runner.DecoderRunner`; and
+    ``together`` and ``most_together``: see :class:`sdc.targets.cpu.runner.CpuRunner`.
     """
 
     @property

@@ -177,8 +177,12 @@ def compile(
 def run(
     program: Artefact,
     prompt: Annotated[
-        str | None, typer.Option(help="What to answer; - reads it from standard input.")
+        list[str] | None,
+        typer.Option(
+            help="What to answer; - reads it from standard input; again for more, answered together."
+        ),
     ] = None,
+    prompts_file: Annotated[Path | None, typer.Option(help="A prompt a line, answered together.")] = None,
     chat: Annotated[
         bool, typer.Option("--chat", help="A conversation: every line of standard input is a message.")
     ] = False,
@@ -194,17 +198,20 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Answer a prompt; the text streams to stdout."""
-    from sdc.cli.run import chat_with_program, run_program
+    from sdc.cli.run import answer_prompts, chat_with_program, read_prompts, run_program
 
-    if chat == (prompt is not None):
-        raise ConfigError("give either --prompt or --chat, not both and not neither")
+    if [chat, bool(prompt), prompts_file is not None].count(True) != 1:
+        raise ConfigError("give one of --prompt, --prompts-file and --chat")
     temperature = 0.0 if greedy else temperature
-    if prompt is None:
+    if chat:
         chat_with_program(program, sys.stdin, max_new_tokens, temperature, top_p, seed)
         return
-    if prompt == "-":
-        prompt = sys.stdin.read()
-    run_program(program, prompt, max_new_tokens, temperature, top_p, seed, raw=raw, json=json)
+    prompts = read_prompts(prompts_file) if prompts_file else prompt or []
+    prompts = [sys.stdin.read() if each == "-" else each for each in prompts]
+    if len(prompts) > 1 or prompts_file:
+        answer_prompts(program, prompts, max_new_tokens, temperature, top_p, seed, raw=raw, json=json)
+        return
+    run_program(program, prompts[0], max_new_tokens, temperature, top_p, seed, raw=raw, json=json)
 
 
 @app.command()

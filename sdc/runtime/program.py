@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdc.artefact import Artefact, open_artefact
 from sdc.errors import ConfigError, TargetError
+from sdc.runtime.batch import Answers, answer_together
 from sdc.runtime.sampling import Sampler
 from sdc.runtime.text import Message, TextCodec
 from sdc.targets import find_target
@@ -187,30 +188,58 @@ class Program:
             else:
                 token = sampler(_timed(times, runner.decode, token))
 
+    @overload
+    def generate(
+        self,
+        prompt: list[str],
+        max_new_tokens: int = ...,
+        temperature: float = ...,
+        top_p: float = ...,
+        seed: int | None = ...,
+    ) -> list[str]: ...
+
+    @overload
     def generate(
         self,
         prompt: str | Sequence[int],
+        max_new_tokens: int = ...,
+        temperature: float = ...,
+        top_p: float = ...,
+        seed: int | None = ...,
+        stream: bool = ...,
+    ) -> str | Iterator[str]: ...
+
+    def generate(
+        self,
+        prompt: str | Sequence[int] | list[str],
         max_new_tokens: int = 128,
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int | None = 0,
         stream: bool = False,
-    ) -> str | Iterator[str]:
-        """The answer to a prompt.
+    ) -> str | Iterator[str] | list[str]:
+        """The answer to a prompt, or to each of several: those decode together where the target can.
 
         Args:
             prompt: Text, put into the model's chat format where it has one; or token ids, taken as they are.
+                A list of texts gives a list of answers, each that of its prompt alone.
             max_new_tokens: Most tokens of the answer.
             temperature: 0 takes the likeliest token.
             top_p: Mass of the tokens to draw from.
             seed: Of the draws.
-            stream: Give an iterator over pieces of text instead of the whole.
+            stream: Give an iterator over pieces of text instead of the whole; for one prompt.
 
         Raises:
             ConfigError: The program has no tokenizer, or a setting is out of range.
             TargetError: The prompt does not fit into the cache.
         """
-        ids, sampler = self.prompt(prompt), Sampler(temperature, top_p, seed)
+        if isinstance(prompt, list) and any(isinstance(each, str) for each in prompt):
+            if stream:
+                raise ConfigError("several prompts cannot stream; leave stream out, or give one at a time")
+            several = [self.prompt(cast("str", each)) for each in prompt]
+            answers = self.answers(several, max_new_tokens, lambda: Sampler(temperature, top_p, seed))
+            return [self.text(tokens) for tokens in answers.tokens]
+        ids, sampler = self.prompt(cast("str | Sequence[int]", prompt)), Sampler(temperature, top_p, seed)
         pieces = self._pieces(self.tokens(ids, max_new_tokens, sampler))
         return pieces if stream else "".join(pieces)
 
@@ -236,6 +265,18 @@ class Program:
             listen(piece)
         reused = getattr(self.decoder, "reused", 0)
         return Generation(text, tuple(made), len(prompt), times[0], sum(times[1:]), len(times) - 1, reused)
+
+    def answers(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampler: Callable[[], Sampler]
+    ) -> Answers:
+        """Token ids of the answers to several prompts; ``sampler`` makes one for each prompt."""
+        ends = self.tokenizer.end_tokens if self.tokenizer else frozenset()
+        max_seq = int(self.manifest["model"]["max_seq"])
+        return answer_together(self.decoder, prompts, max_new_tokens, sampler, ends, max_seq)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Text of token ids; the ids themselves where there is no tokenizer."""
+        return "".join(self._pieces(iter(tokens)))
 
     def _pieces(self, tokens: Iterator[int]) -> Iterator[str]:
         """Text as it comes; token ids where there is no tokenizer."""

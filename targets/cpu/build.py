@@ -11,12 +11,13 @@ from sdc.ir.model import Model
 from sdc.targets.base import BuildResult, Progress
 from sdc.targets.cpu.isa import Isa
 from sdc.targets.cpu.lower.choice import Choices, LoweringName
-from sdc.targets.cpu.lower.lowering import Lowering
+from sdc.targets.cpu.lower.lowering import Lowering, add_batch
 from sdc.targets.cpu.region import Region, add_regions
 from sdc.targets.fused.describe import signature_of
 from sdc.targets.fused.library import cached_objects
 from sdc.targets.fused.packed import PackedWeights
 from sdc.targets.fused.program import CHUNK, Lowered, compile_module, lower_model
+from sdc.targets.fused.rebuild import Rebuild
 from sdc.targets.weights import write_weights
 
 __all__ = ["build_program"]
@@ -60,4 +61,9 @@ def build_program(
 def _lower(model: Model, isa: Isa, choices: Choices) -> tuple[Lowered, dict[str, Region]]:
     """The program for one level, and its regions."""
     lowering = Lowering(isa, PackedWeights(model.params), choices)
-    return add_regions(lower_model(model, lowering), lowering, min(CHUNK, model.info.max_seq))
+    return add_regions(lower_model(model, lowering, _own_functions), lowering, min(CHUNK, model.info.max_seq))
+
+
+def _own_functions(model: Model, lowering: Rebuild) -> None:
+    if model.info.kind == "decoder":
+        add_batch(model, lowering)

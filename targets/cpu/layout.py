@@ -9,16 +9,22 @@ counts. Thresholds: float32 [heads, S]. S is rounded up to whole blocks, D to wh
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["KEY_BLOCK", "KEY_OFFSET", "CacheLayout", "unpack_keys"]
+from sdc.targets.fused.signature import State
+from sdc.targets.weights import offsets
+
+__all__ = ["KEY_BLOCK", "KEY_OFFSET", "CacheLayout", "sequence_bytes", "unpack_keys"]
 
 KEY_BLOCK = 16
 KEY_OFFSET = 128
 _VALUE_CHANNELS = 16
+_PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,13 @@ class CacheLayout:
     def theta_shape(self) -> tuple[int, ...]:
         """Shape of the thresholds, float32."""
         return (self.heads, self.slots)
+
+
+def sequence_bytes(states: Sequence[State]) -> int:
+    """Bytes of one sequence's states, one after another, rounded up to whole pages."""
+    last = offsets([(s.shape, s.dtype) for s in states])[-1] if states else 0
+    size = math.prod(states[-1].shape) * np.dtype(states[-1].dtype).itemsize if states else 0
+    return -(-(last + size) // _PAGE) * _PAGE
 
 
 def unpack_keys(cache: NDArray) -> NDArray:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdc.targets.cpu.layout import unpack_keys
+from sdc.errors import TargetError
+from sdc.targets.cpu.layout import sequence_bytes, unpack_keys
 from sdc.targets.fused.machine import tensor_of, zeros
-from sdc.targets.fused.runner import DecoderRunner, HostMemory, thread_count
+from sdc.targets.fused.runner import DecoderRunner, HostMemory, check_finite, thread_count
 from sdc.targets.fused.signature import Signature, State
 from sdc.targets.weights import offsets
 
-__all__ = ["CpuRunner"]
+__all__ = ["CpuRunner", "Together"]
+
+
+_BATCH = "batch"  # the function that decodes one token of each of several sequences
 
 
 class CpuRunner(DecoderRunner):
@@ -34,48 +39,112 @@ class CpuRunner(DecoderRunner):
         self._regions = {}
         for name in signature.regions:
             function = module.get_function(name, query_imports=True)
-            self._regions[name] = _Region(function, signature, name, data, self._cache)
+            self._regions[name] = _Region(function, signature, name, data)
+
+    @property
+    def most_together(self) -> int:
+        """Sequences that :meth:`together` takes at most; 0 where the program cannot."""
+        return self._signature.chunk if _BATCH in self._regions else 0
+
+    def together(self, count: int) -> Together:
+        """``count`` empty sequences that decode together, apart from this runner's own.
+
+        Raises:
+            TargetError: The program cannot decode so many together.
+        """
+        if not 0 < count <= self.most_together:
+            raise TargetError(f"{count} sequences cannot decode together, at most {self.most_together} can")
+        stride = sequence_bytes(self._signature.states)
+        memory = zeros([count * stride], "uint8")
+        pieces = [memory[i * stride : (i + 1) * stride] for i in range(count)]
+        return Together([self._sibling(piece) for piece in pieces], self._regions[_BATCH], memory)
+
+    def _sibling(self, memory: NDArray) -> CpuRunner:
+        """The same program with a sequence of its own."""
+        other = copy(self)
+        other._place, other._position, other._kept = self._memory.cell(()), 0, []
+        other._cache, other._states = _states(self._signature.states, memory)
+        return other
 
     def _new_states(self) -> list[Any]:
-        self._cache, states = _states(self._signature.states)
-        return states
+        states = self._signature.states
+        self._cache, views = _states(states, zeros([sequence_bytes(states)], "uint8"))
+        return views
 
     def _call(self, name: str, tokens: Any, count: int) -> NDArray:
         region = self._regions.get(name)
         if region is None:
             return super()._call(name, tokens, count)
-        logits = region(tokens, self._place.tensor)
+        logits = region(tokens, self._place.tensor, self._cache, 1)
         self._move(self._position + count)
+        return logits
+
+
+class Together:
+    """Sequences that decode together: weights are read once for all of them.
+
+    Attributes:
+        sequences: Each as a runner with its own cache; a prompt goes into it by ``prefill`` or ``resume``.
+    """
+
+    def __init__(self, sequences: list[CpuRunner], region: _Region, memory: NDArray) -> None:
+        self.sequences, self._region = sequences, region
+        self._cache = tensor_of(memory)
+
+    def decode(self, numbers: Sequence[int], tokens: Sequence[int]) -> NDArray:
+        """Appends one token to each of some sequences; their logits [n, vocab], those of each one alone.
+
+        Args:
+            numbers: Which sequences, each at most once.
+            tokens: The token of each.
+
+        Raises:
+            NumericsError: A logit is NaN or infinite.
+            TargetError: A cache is full, a token unknown, or a sequence named twice.
+        """
+        chosen = [self.sequences[number] for number in numbers]
+        if len(set(numbers)) != len(tokens) or not chosen:
+            raise TargetError(f"tokens for {len(tokens)} different sequences are needed, got {list(numbers)}")
+        for sequence, token in zip(chosen, tokens, strict=True):
+            sequence.check_next(token)
+        places = np.array([[s.position for s in chosen], numbers], np.int64)
+        ids = tensor_of(np.array([tokens], np.int64))
+        logits = self._region(ids, tensor_of(places), self._cache, len(chosen))
+        check_finite(logits)
+        for sequence, token in zip(chosen, tokens, strict=True):
+            sequence.took(token)
         return logits
 
 
 class _Region:
     """A function that is one parallel region, with the memory that it works in."""
 
-    def __init__(self, function: Any, signature: Signature, name: str, data: NDArray, cache: Any) -> None:
+    def __init__(self, function: Any, signature: Signature, name: str, data: NDArray) -> None:
         arena, area = signature.regions[name]
         threads = thread_count()
         self._function = function
-        self._logits = zeros([signature.vocab], "float32")
-        self._held = (
-            tensor_of(data),
-            cache,
+        self._vocab = signature.vocab
+        self._weights = tensor_of(data)
+        self._work = (
             tensor_of(zeros([arena + threads * area], "uint8")),
             tensor_of(np.array([threads], np.int32)),
-            tensor_of(self._logits),
         )
+        self._results: dict[int, tuple[NDArray, Any]] = {}  # arrays and their tensors, by rows
 
-    def __call__(self, tokens: Any, position: Any) -> NDArray:
-        """The last token's logits [1, vocab]."""
-        self._function(tokens, position, *self._held)
-        return self._logits[None].copy()
+    def __call__(self, tokens: Any, position: Any, cache: Any, rows: int) -> NDArray:
+        """Logits [rows, vocab]: of the last token, or of every sequence's."""
+        if rows not in self._results:
+            made = zeros([rows, self._vocab], "float32")
+            self._results[rows] = (made, tensor_of(made.reshape(-1)))
+        logits, tensor = self._results[rows]
+        self._function(tokens, position, self._weights, cache, *self._work, tensor)
+        return logits.copy()
 
 
-def _states(states: Sequence[State]) -> tuple[Any, list[Any]]:
-    """Zeroed states in one piece of memory, and each one as a tensor in it."""
+def _states(states: Sequence[State], memory: NDArray) -> tuple[Any, list[Any]]:
+    """A piece of memory as a tensor, and each state as a tensor in it."""
     starts = offsets([(s.shape, s.dtype) for s in states])
     sizes = [int(np.prod(s.shape)) * np.dtype(s.dtype).itemsize for s in states]
-    memory = zeros([starts[-1] + sizes[-1] if states else 0], "uint8")
     parts = zip(states, starts, sizes, strict=True)
     views = [memory[at : at + size].view(s.dtype).reshape(s.shape) for s, at, size in parts]
     return tensor_of(memory), [tensor_of(view) for view in views]

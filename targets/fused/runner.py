@@ -21,6 +21,7 @@ __all__ = [
     "HostMemory",
     "Memory",
     "UnpackKeys",
+    "check_finite",
     "thread_count",
 ]
 
@@ -115,7 +116,12 @@ def _is_tensor(result: Any) -> bool:
     return hasattr(result, "__dlpack__")
 
 
-def _check_finite(logits: NDArray) -> None:
+def check_finite(logits: NDArray) -> None:
+    """Refuses logits that are no numbers.
+
+    Raises:
+        NumericsError: One is NaN or infinite.
+    """
     # A sum is finite unless a term is not (or it overflows, which no logits do).
     with np.errstate(invalid="ignore", over="ignore"):
         total = logits.sum()
@@ -183,22 +189,22 @@ class DecoderRunner:
     def prefill(self, tokens: NDArray | Sequence[int]) -> NDArray:
         """Appends tokens [n]; the last one's logits [vocab]."""
         logits = [self._run("prefill", chunk) for chunk in self._chunks(tokens)]
-        _check_finite(logits[-1])
+        check_finite(logits[-1])
         return logits[-1][-1]
 
     def decode(self, token: int) -> NDArray:
         """Appends one token; its logits [vocab]."""
-        self._room(1)
-        self._token.set(int(self._known(np.asarray([token]))[0]))
+        self.check_next(token)
+        self._token.set(token)
         logits = self._call("decode", self._token.tensor, 1)
         self._kept.append(token)
-        _check_finite(logits)
+        check_finite(logits)
         return logits[-1]
 
     def score(self, tokens: NDArray | Sequence[int]) -> NDArray:
         """Appends tokens [n]; all logits [n, vocab]."""
         logits = np.concatenate([self._run("score", chunk) for chunk in self._chunks(tokens)])
-        _check_finite(logits)
+        check_finite(logits)
         return logits
 
     def score_with_firing(self, tokens: NDArray | Sequence[int]) -> tuple[NDArray, Firing]:
@@ -213,6 +219,20 @@ class DecoderRunner:
                 logits.append(self._run("score", chunk))
                 firing.tokens += chunk.size
         return np.concatenate(logits), firing
+
+    def check_next(self, token: int) -> None:
+        """Whether one more token can be appended.
+
+        Raises:
+            TargetError: The cache is full, or the token unknown.
+        """
+        self._room(1)
+        self._known(np.asarray([token]))
+
+    def took(self, token: int) -> None:
+        """Notes a token that was appended from outside."""
+        self._kept.append(token)
+        self._move(self._position + 1)
 
     def _chunks(self, tokens: NDArray | Sequence[int]) -> list[NDArray]:
         array = np.asarray(tokens, np.int64).reshape(-1)

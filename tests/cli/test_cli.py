@@ -83,6 +83,22 @@ def test_a_seed_repeats_a_draw(command, tiny_program):
     assert command(*arguments, "--seed", 4)[1] != command(*arguments, "--seed", 5)[1]
 
 
+def test_several_prompts_are_answered_as_each_one_alone(command, tiny_program, tmp_path):
+    options = ("--max-new-tokens", 5, "--greedy", "--json")
+    prompts = ["Hello", "Another", "x"]
+    want = [json.loads(command("run", tiny_program, "--prompt", p, *options)[1])["text"] for p in prompts]
+    given = [argument for p in prompts for argument in ("--prompt", p)]
+    made = json.loads(command("run", tiny_program, *given, *options)[1])
+    assert [answer["text"] for answer in made["answers"]] == want
+    assert made["decode_tokens_per_second"] > 0
+    (tmp_path / "prompts.txt").write_text("\n\n".join(prompts))
+    again = command("run", tiny_program, "--prompts-file", tmp_path / "prompts.txt", *options[:3])[1]
+    assert again == "".join(f"> {p}\n{text}\n\n" for p, text in zip(prompts, want, strict=True))
+    (tmp_path / "none.txt").write_text("\n")
+    status, _, complaint = command("run", tiny_program, "--prompts-file", tmp_path / "none.txt")
+    assert (status, "holds no prompt" in complaint) == (2, True)
+
+
 def test_a_conversation_keeps_its_tokens_in_the_cache(command, tiny_program, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("Hello\nHello again\n"))
     status, out, _ = command("run", tiny_program, "--chat", "--max-new-tokens", 4, "--greedy")
@@ -93,7 +109,7 @@ def test_a_conversation_keeps_its_tokens_in_the_cache(command, tiny_program, mon
     assert first <= kept < second
     status, _, complaint = command("run", tiny_program)
     assert status == 2
-    assert "either --prompt or --chat" in complaint
+    assert "one of --prompt, --prompts-file and --chat" in complaint
 
 
 def test_an_answer_ends_where_the_cache_is_full(command, tiny_program):

@@ -10,6 +10,7 @@ import tvm
 from tvm import tirx
 
 from sdc.ir.bfloat16 import is_bfloat16
+from sdc.ir.model import Model
 from sdc.ir.ops import dtype_of, is_op, shape_of
 from sdc.ir.tables import byte_rows
 from sdc.targets.cpu.isa import Isa
@@ -27,9 +28,13 @@ from sdc.targets.fused.graph import rows_and_width
 from sdc.targets.fused.match import Encode, Linear
 from sdc.targets.fused.match_attention import Attention
 from sdc.targets.fused.packed import PackedWeights
+from sdc.targets.fused.program import CHUNK, bound
 from sdc.targets.fused.rebuild import Body, Rebuild, encoded, is_one
 
-__all__ = ["Lowering"]
+__all__ = ["BATCH", "Lowering", "add_batch"]
+
+BATCH = "batch"
+"""The function that decodes one token of each of several sequences."""
 
 
 class Lowering(Rebuild):
@@ -57,6 +62,7 @@ class Lowering(Rebuild):
 class _Body(Body):
     cache_layout = CacheLayout
     key_dtype = "uint8"
+    rows_are_apart = False  # every row is the next token of a sequence of its own
 
     def generic(self, binding: Any) -> None:
         """An embedding has a kernel of ours, so that a whole decoder consists of such; the rest has not."""
@@ -138,7 +144,8 @@ class _Body(Body):
         rows, _ = rows_and_width(
             step.sources[0], max(p.source.stride for p in heads.parts if p.source.tensor == 0)
         )
-        tokens = 1 if is_one(rows) else 0
+        # Kernels of one token, which a region calls for every row with its own position and cache.
+        tokens = 1 if is_one(rows) or self.rows_are_apart else 0
         heads, spec = replace(heads, tokens=tokens), replace(spec, tokens=tokens)
         strides = {p.source.tensor: p.source.stride for p in heads.parts}
         args = [self.view(s, [rows, strides[i]]) for i, s in enumerate(step.sources)]
@@ -162,3 +169,16 @@ class _Body(Body):
             groups = channels // spec.encoder.group
             out = [([rows, channels], spec.encoder.dtype), ([rows, groups], "float32")]
         self.data[step.out] = self.call(self.owner.kernel(spec, spike_attention), args, out)
+
+
+class _BatchBody(_Body):
+    rows_are_apart = True
+
+
+def add_batch(model: Model, lowering: Rebuild) -> None:
+    """Adds :data:`BATCH`: what reads weights takes all rows at once; attention and its cache, row by row.
+
+    It is no function by itself: only a region can call the kernels of one token that it names.
+    """
+    rows = bound(model, {"batch": 1})
+    lowering.add(BATCH, rows, bound=min(CHUNK, model.info.max_seq), emitter=_BatchBody)

@@ -9,7 +9,8 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from sdc.targets.cpu.lower.lowering import Lowering
+from sdc.targets.cpu.layout import sequence_bytes
+from sdc.targets.cpu.lower.lowering import BATCH, Lowering
 from sdc.targets.cpu.region.program import Fixed
 from sdc.targets.cpu.region.region import Region, make_region
 from sdc.targets.fused.program import Lowered
@@ -19,9 +20,10 @@ __all__ = ["add_regions"]
 
 
 def add_regions(lowered: Lowered, lowering: Lowering, chunk: int) -> tuple[Lowered, dict[str, Region]]:
-    """``decode`` and ``prefill`` as regions in place of Relax functions, where they consist of our kernels.
+    """``decode``, ``prefill`` and ``batch`` as regions in place of Relax functions, where our kernels do all.
 
-    ``score`` stays as it is: its kernels are watched one by one when spikes are counted.
+    Where one would do more, ``batch`` is left out. ``score`` stays as it is: its kernels are watched one by
+    one when spikes are counted.
 
     Args:
         lowered: The model.
@@ -29,19 +31,22 @@ def add_regions(lowered: Lowered, lowering: Lowering, chunk: int) -> tuple[Lower
         chunk: Most tokens a call.
     """
     regions = dict[str, Region]()
-    for name, tokens in (("decode", 1), ("prefill", chunk)):
+    stride = sequence_bytes(lowered.states)
+    for name, tokens in (("decode", 1), ("prefill", chunk), (BATCH, chunk)):
         if name in lowered.launches:
             function = lowered.module[name]
             places = _places(function, lowered)
-            made = make_region(name, function, lowering.generators, places, lowering.isa, tokens)
+            apart = stride if name == BATCH else 0
+            made = make_region(name, function, lowering.generators, places, lowering.isa, tokens, apart)
             if made is not None:
                 regions[name] = made
-    rest = [name for name in lowered.launches if name not in regions]
-    module = relax.transform.DeadCodeElimination(rest)(_without(lowered.module, regions))
+    launches = {k: n for k, n in lowered.launches.items() if k != BATCH or k in regions}
+    rest = [name for name in launches if name not in regions]
+    module = relax.transform.DeadCodeElimination(rest)(_without(lowered.module, {*regions, BATCH}))
     for region in regions.values():
         for name, function in region.functions.items():
             module[name] = function
-    return replace(lowered, module=module), regions
+    return replace(lowered, module=module, launches=launches), regions
 
 
 def _places(function: relax.Function, lowered: Lowered) -> dict[Any, Fixed]:

@@ -54,6 +54,7 @@ def make_region(
     fixed: Mapping[Any, Fixed],
     isa: Isa,
     bound: int = 1,
+    apart: int = 0,
 ) -> Region | None:
     """The region of a lowered function; None where the function does more than call our kernels.
 
@@ -67,6 +68,9 @@ def make_region(
         fixed: The place of every parameter.
         isa: The instruction set.
         bound: Largest number of tokens; 1 where the function takes one.
+        apart: Bytes from one sequence's states to the next one's, where every token is of a sequence of its
+            own: kernels of one token are then called for each row, and ``position`` [2, n] holds the rows'
+            positions and the numbers of their sequences. 0: tokens follow each other in one sequence.
     """
     steps = read_steps(function, fixed, bound)
     if steps is None or any(step.kernel not in kernels for step in steps.calls):
@@ -76,20 +80,20 @@ def make_region(
     counters = LINE * len(steps.calls)
     arena = place([s for s in steps.slots if s is not steps.result], counters)
     area = max((task.scratch for task in tasks.values()), default=0)
-    emitter = _Emitter(name, steps, tasks, (arena, area), bound)
+    emitter = _Emitter(steps, tasks, (arena, area), bound, apart)
     region = prim_func(name, lambda: emitter.emit(isa)).with_attr("global_symbol", name)
     functions = {name: region}
     for kernel, task in tasks.items():
-        symbol = f"{name}_{kernel}"
+        symbol = _symbol(kernel)
         functions[symbol] = task.function.with_attr("global_symbol", symbol)
     return Region(functions, arena, area, len(steps.calls))
 
 
 class _Emitter:
     def __init__(
-        self, name: str, steps: Steps, tasks: Mapping[str, Task], sizes: tuple[int, int], bound: int
+        self, steps: Steps, tasks: Mapping[str, Task], sizes: tuple[int, int], bound: int, apart: int
     ) -> None:
-        self.name, self.steps, self.tasks, self.bound = name, steps, tasks, bound
+        self.steps, self.tasks, self.bound, self.apart = steps, tasks, bound, apart
         self.arena_size, self.area_size = sizes
 
     def emit(self, isa: Isa) -> None:
@@ -100,14 +104,15 @@ class _Emitter:
             return T.match_buffer(T.arg(name, T.handle()), (tirx.Var(f"{name}_size", "int64"),), "uint8")
 
         tokens = T.match_buffer(T.arg("tokens", T.handle()), (1, self.n), "int64")
-        position = T.match_buffer(T.arg("position", T.handle()), (), "int64")
+        places = (2, self.n) if self.apart else ()
+        self.position = T.match_buffer(T.arg("position", T.handle()), places, "int64")
         self.blocks = {b: block(b) for b in ("weights", "states", "arena")}
         threads = T.match_buffer(T.arg("threads", T.handle()), (1,), "int32")
         size: Any = 1
         for length in self.steps.result_shape:
             size = size * (length if isinstance(length, int) else self.n)
         result = T.match_buffer(T.arg("result", T.handle()), (size,), "float32")
-        self.inputs = {"tokens": tirx.address_of(tokens[0, 0]), "position": tirx.address_of(position[()])}
+        self.tokens = tokens
         self.result = tirx.address_of(result[0])
         with T.attr(0, "pragma_import_llvm", sync_ir(isa)):
             with loop(LINE * len(self.steps.calls)) as i:
@@ -126,19 +131,34 @@ class _Emitter:
     def step(self, number: int, step: Step) -> None:
         """Claims pieces and runs them, then waits for those that others claimed."""
         task = self.tasks[step.kernel]
+        each = self.apart > 0 and _is_of_one_row(task, step)
         arguments, lengths = self.arguments(task, step)
-        work = [self.address("arena", self.area + at) for at in task.work]
         line = self.address("arena", LINE * number)
-        count, grain = self.pieces(task.count, lengths)
+        count, grain = self.pieces(task.count * self.n if each else task.count, lengths)
         mine = self.mine
         T.buffer_store(mine, claim(line, grain), [0])
         with T.While(mine[0] < count):
             end = T.bind(tirx.min(mine[0] + grain, count))
-            call = tirx.call_extern("int32", f"{self.name}_{step.kernel}", mine[0], end, *arguments, *work)
-            T.evaluate(call)
+            if each:
+                with T.serial(mine[0], end) as piece:
+                    self.call_on_row(task, step, piece)
+            else:
+                self.call(task, step, mine[0], end, arguments)
             finish(line, end - mine[0])
             T.buffer_store(mine, claim(line, grain), [0])
         wait(line, count)
+
+    def call(self, task: Task, step: Step, first: Any, end: Any, arguments: list[Any]) -> None:
+        """Runs pieces first to end - 1 of a task."""
+        work = [self.address("arena", self.area + at) for at in task.work]
+        T.evaluate(tirx.call_extern("int32", _symbol(step.kernel), first, end, *arguments, *work))
+
+    def call_on_row(self, task: Task, step: Step, piece: Any) -> None:
+        """Runs one piece of a task on one row; those of a row follow each other."""
+        row = T.bind(tirx.floordiv(piece, task.count))
+        own = T.bind(tirx.floormod(piece, task.count))
+        arguments, _ = self.arguments(task, step, row.astype("int64"))
+        self.call(task, step, own, own + 1, arguments)
 
     def pieces(self, count: Any, lengths: Mapping[Any, Any]) -> tuple[Any, Any]:
         """How many pieces a step has, and how many are claimed at once."""
@@ -149,27 +169,47 @@ class _Emitter:
         share = self.threads * _PIECES_PER_THREAD
         return whole, T.bind(tirx.floordiv(whole + share - 1, share))
 
-    def arguments(self, task: Task, step: Step) -> tuple[list[Any], dict[Any, Any]]:
-        """Pointers and lengths in the order of the task's parameters."""
+    def arguments(self, task: Task, step: Step, row: Any = None) -> tuple[list[Any], dict[Any, Any]]:
+        """Pointers and lengths in the order of the task's parameters; ``row``: of one row's tensors."""
         lengths: dict[Any, Any] = {}
         given = iter(step.arguments)
         pointers: dict[int, Any] = {}
         for index, declared in enumerate(task.arguments):
             if isinstance(declared, tuple):
                 where, shape = next(given)
-                pointers[index] = self.pointer(where)
+                pointers[index] = self.pointer(where, row)
                 for mine, theirs in zip(declared, shape, strict=True):
                     if isinstance(mine, tirx.Var):
                         lengths[mine] = tirx.const(theirs, "int64") if isinstance(theirs, int) else self.n
         values = [pointers[i] if i in pointers else lengths[v] for i, v in enumerate(task.arguments)]
         return values, lengths
 
-    def pointer(self, where: Fixed | Slot) -> Any:
+    def pointer(self, where: Fixed | Slot, row: Any) -> Any:
+        """Where a tensor begins; with ``row``, that row of a tensor that has one for each token."""
+        first = tirx.const(0, "int64") if row is None else row
         if isinstance(where, Slot):
-            return self.result if where is self.steps.result else self.address("arena", where.offset)
-        if where.block in self.inputs:
-            return self.inputs[where.block]
+            if where is self.steps.result:
+                return self.result
+            return self.address("arena", where.offset + first * (where.size // self.bound))
+        if where.block == "tokens":
+            return tirx.address_of(self.tokens[0, first])
+        if where.block == "position":
+            return tirx.address_of(self.position[(0, first) if self.apart else ()])
+        if where.block == "states" and row is not None:
+            return self.address("states", self.position[1, row] * self.apart + where.offset)
         return self.address(where.block, where.offset)
+
+
+def _symbol(kernel: str) -> str:
+    """The name of a kernel's task, which regions with equal bounds share."""
+    return f"task_{kernel}"
+
+
+def _is_of_one_row(task: Task, step: Step) -> bool:
+    """Whether a task takes one row of tensors that have one for each token."""
+    shapes = [declared for declared in task.arguments if isinstance(declared, tuple)]
+    pairs = zip(shapes, (given for _, given in step.arguments), strict=True)
+    return any(d and g and d[0] == 1 and not isinstance(g[0], int) for d, g in pairs)
 
 
 def _substitute(expr: Any, values: Mapping[Any, Any]) -> Any:
