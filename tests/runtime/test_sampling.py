@@ -46,3 +46,22 @@ def test_the_same_seed_draws_the_same():
 def test_bad_settings_are_refused(bad):
     with pytest.raises(ConfigError):
         Sampler(*bad)
+
+
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.95, 0.999])
+@pytest.mark.parametrize("spread", [0.0, 0.1, 2.0, 12.0])
+def test_draws_are_those_of_the_definition(top_p, spread) -> None:
+    """The whole vocabulary sorted, cut where the mass is reached."""
+    logits = (spread * np.random.default_rng(1).normal(size=3000)).astype(np.float32)
+    sampler, random = Sampler(0.8, top_p, seed=5), np.random.default_rng(5)
+    weights = np.exp((logits.astype(np.float64) - logits.max()) / 0.8)
+    order = np.argsort(-weights, kind="stable")
+    mass = np.cumsum(weights[order])
+    last = int(np.searchsorted(mass, top_p * mass[-1] * (1 - 1e-7)))
+    drawn = [sampler(logits) for _ in range(200)]
+    within = set(order[: last + 2].tolist())
+    assert set(drawn) <= within
+    expected = [int(order[np.searchsorted(mass, random.random() * mass[last], side="right")]) for _ in drawn]
+    assert (
+        np.mean([a == b for a, b in zip(drawn, expected, strict=True)]) > 0.97
+    )  # but for the cut's rounding
