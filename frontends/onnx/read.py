@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_ir.serde import SerdeError
 
 from sdc.errors import InvalidModelError
+from sdc.frontends.onnx.inline import InlineTensor, load_mapped
 from sdc.frontends.onnx.schema import (
     OLDEST_OPSET,
     UNKNOWN_ATTRIBUTES,
@@ -25,7 +26,7 @@ LARGEST = 2**36  # elements; the largest embeddings of published models have und
 
 
 def read_model(path: str | Path) -> ir.Model:
-    """The model in a file, its external data memory-mapped.
+    """The model in a file, its weights memory-mapped, in the file itself or beside it.
 
     Raises:
         InvalidModelError: The file is missing or damaged; external data is missing, too short, or lies
@@ -36,7 +37,7 @@ def read_model(path: str | Path) -> ir.Model:
     if not path.is_file():
         raise InvalidModelError(f"{path}: there is no such file")
     try:
-        model = ir.load(path)
+        model = load_mapped(path)
     except (google.protobuf.message.DecodeError, ValueError, KeyError, TypeError, SerdeError) as error:
         raise InvalidModelError(
             f"{path}: not a complete ONNX file ({_cause(error)}); export it again"
@@ -108,13 +109,14 @@ def _check_size(path: Path, name: str, tensor: ir.TensorProtocol) -> None:
     _check_dimensions(path, f'weight "{name}"', tensor.shape)
     if tensor.dtype == ir.DataType.UNDEFINED:
         raise InvalidModelError(f'{path}: weight "{name}" has no type; export it again')
-    if isinstance(tensor, ir.TensorProtoTensor) and len(tensor.raw.raw_data) not in (0, tensor.nbytes):
-        raise InvalidModelError(
-            f'{path}: weight "{name}" has {len(tensor.raw.raw_data)} bytes of data, but its shape '
-            f"{tensor.shape} asks for {tensor.nbytes}; export it again"
-        )
     if tensor.dtype == ir.DataType.STRING:
         raise InvalidModelError(f'{path}: weight "{name}" holds strings, which no operation here takes')
+    stored = _stored_bytes(tensor)
+    if stored not in (0, tensor.nbytes):
+        raise InvalidModelError(
+            f'{path}: weight "{name}" has {stored} bytes of data, but its shape '
+            f"{tensor.shape} asks for {tensor.nbytes}; export it again"
+        )
     if isinstance(tensor, ir.TensorProtoTensor) and not tensor.raw.raw_data:
         try:
             tensor.numpy()
@@ -125,6 +127,13 @@ def _check_size(path: Path, name: str, tensor: ir.TensorProtocol) -> None:
             ) from error
 
 
+def _stored_bytes(tensor: ir.TensorProtocol) -> int:
+    """Bytes of raw data in the model's file; 0 where the numbers are stored in another way."""
+    if isinstance(tensor, InlineTensor):
+        return int(tensor.length or 0)
+    return len(tensor.raw.raw_data) if isinstance(tensor, ir.TensorProtoTensor) else 0
+
+
 def _check_dimensions(path: Path, what: str, shape: ir.Shape | None) -> None:
     sizes = [int(d) for d in shape or () if isinstance(d, int)]
     if any(not 0 <= d <= LARGEST for d in sizes) or prod(sizes) > LARGEST:
@@ -132,7 +141,7 @@ def _check_dimensions(path: Path, what: str, shape: ir.Shape | None) -> None:
 
 
 def _check_external(path: Path, name: str, tensor: ir.TensorProtocol) -> None:
-    if not isinstance(tensor, ir.ExternalTensor):
+    if not isinstance(tensor, ir.ExternalTensor) or isinstance(tensor, InlineTensor):
         return
     folder, location = path.parent.resolve(), Path(str(tensor.location))
     target = (folder / location).resolve()
@@ -157,7 +166,7 @@ def _follow_links(path: Path, model: ir.Model) -> None:
     """Points weights behind links, which have been checked, to the files themselves; onnx-ir follows none."""
     for value in model.graph.initializers.values():
         tensor = value.const_value
-        if isinstance(tensor, ir.ExternalTensor):
+        if isinstance(tensor, ir.ExternalTensor) and not isinstance(tensor, InlineTensor):
             target = (path.parent / str(tensor.location)).resolve()
             if path.parent.resolve() not in target.parents:
                 value.const_value = ir.ExternalTensor(
