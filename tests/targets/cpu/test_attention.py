@@ -102,6 +102,34 @@ def test_attention_is_the_references(case, isa) -> None:
 
 
 @every_isa
+@pytest.mark.parametrize("levels", [15, 127])
+@pytest.mark.parametrize("signs", [(1, 1), (1, -1), (-1, -1)])
+def test_products_of_largest_counts_are_exact(levels, signs, isa) -> None:
+    """Every count at an end of its range: sums that would saturate 16 bits, in both products."""
+    heads, width, tokens, slots = 2, 64, 33, 48
+    q = np.full((1, 1, heads, width), levels, np.int8)
+    k = np.full((1, heads, tokens, width), 127 * signs[0], np.int8)
+    v = np.full((1, heads, tokens, width), 127 * signs[1], np.int8)
+    thetas = [np.full(s, 0.01, np.float32) for s in ((1, 1, heads, 1), *[(1, heads, tokens, 1)] * 2)]
+    position, options = np.array(tokens - 1), {"scale": 0.125, "levels": 255}
+    want = ATTENTION(q, thetas[0], k, thetas[1], v, thetas[2], position, causal=True, **options)
+    spec = AttentionSpec(heads, heads, width, width, slots, query_levels=levels, tokens=1, **options)
+    got = run_kernel(
+        spike_attention(spec, isa),
+        isa,
+        q[0],
+        thetas[0][0, ..., 0],
+        pack_keys(k[0], slots),
+        pack_theta(thetas[1][0, ..., 0], slots),
+        pack_values(v[0], slots),
+        pack_theta(thetas[2][0, ..., 0], slots),
+        position,
+        out=[(want.shape[1:], "float32")],
+    )
+    np.testing.assert_array_equal(got, want[0])
+
+
+@every_isa
 @pytest.mark.parametrize(("width", "interleaved", "block"), [(8, False, 8), (64, False, 64), (12, True, 4)])
 def test_heads_are_rotated_encoded_and_kept(width, interleaved, block, isa) -> None:
     n, position, slots, heads, kv_heads = 5, 14, 33, 4, 2

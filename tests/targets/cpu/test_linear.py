@@ -29,7 +29,7 @@ def operands(spec: LinearSpec, tokens: int, kind: str) -> tuple[np.ndarray, np.n
         weight = rng.integers(-most - (spec.bits == 4), most + 1, (spec.rows, spec.width))
     else:
         counts = np.full((tokens, spec.width), low if kind == "low" and low else top)
-        weight = np.full((spec.rows, spec.width), most)
+        weight = np.full((spec.rows, spec.width), -most - 1 if kind == "negative" else most)
     return counts.astype(np.uint8 if spec.unsigned else np.int8), weight.astype(np.int8)
 
 
@@ -48,7 +48,7 @@ SHAPES = [
 
 
 @every_isa
-@pytest.mark.parametrize("kind", ["random", "high", "low"])
+@pytest.mark.parametrize("kind", ["random", "high", "low", "negative"])
 @pytest.mark.parametrize(("spec", "tokens"), SHAPES)
 def test_accumulators_are_exact(spec, tokens, kind, isa) -> None:
     counts, weight = operands(spec, tokens, kind)
@@ -66,12 +66,15 @@ def test_accumulators_are_exact(spec, tokens, kind, isa) -> None:
 def test_every_group_size_and_remainder_is_exact(bits, isa) -> None:
     """Each group size with other remainders of rows and tokens."""
     sizes = [*range(1, 35), 63, 64, 65, 96, 128]
-    specs = {f"g{g}": LinearSpec(1 + 7 * g % 67, 3 * g, g, bits=bits, levels=15) for g in sizes}
+    levels = (15, 127)  # sums of two products that fit 16 bits, and that do not
+    specs = {
+        f"g{g}_d{d}": LinearSpec(1 + 7 * g % 67, 3 * g, g, bits=bits, levels=d) for g in sizes for d in levels
+    }
     kernels = {name: spike_linear(replace(spec, raw=True), isa) for name, spec in specs.items()}
     module = build(kernels, isa.target())
     for number, (name, spec) in enumerate(specs.items()):
         tokens = 1 + number % (2 * isa.rows + 1)
-        for kind in ("random", "high", "low"):
+        for kind in ("random", "high", "low", "negative"):
             counts, weight = operands(spec, tokens, kind)
             want = ACCUMULATE(counts, weight, group=spec.group)
             got = tvm.runtime.tensor(np.zeros(want.shape, np.int32))
