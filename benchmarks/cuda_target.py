@@ -27,10 +27,10 @@ import numpy as np
 import tvm
 
 import sdc
+from sdc.targets.cuda.compiler import find_compiler
 from sdc.targets.cuda.device import find_device
 from sdc.targets.cuda.kernels.gemm import spike_gemm
 from sdc.targets.cuda.kernels.gemv import spike_gemv
-from sdc.targets.cuda.nvcc import find_nvcc
 from sdc.targets.cuda.packing import PackNibbles
 from sdc.targets.fused.specs import LinearSpec
 
@@ -131,13 +131,13 @@ class Bench:
         return lambda: module["kernel"](*tensors)
 
     def compiled(self, function: Any) -> Any:
-        """A kernel for this device, by nvcc with the flags of the product."""
+        """A kernel for this device, with the compiler flags of the product."""
         import tvm_ffi
 
-        nvcc = find_nvcc()
+        compiler = find_compiler()
 
         def compile_(source: str) -> bytes:
-            return nvcc.cubin(str(source), self.arch)
+            return compiler.cubin(str(source), self.arch)
 
         tvm_ffi.register_global_func("tvm_callback_cuda_compile", compile_, override=True)
         target = tvm.target.Target({"kind": "cuda", "arch": self.arch}, host="llvm")

@@ -25,7 +25,7 @@ from sdc.passes.registry import find_pass
 from sdc.runtime import Program
 from sdc.source import hash_source, open_source
 from sdc.targets.cpu.isa import best_level
-from sdc.targets.cuda.nvcc import find_nvcc
+from sdc.targets.cuda.compiler import find_compiler
 
 __all__ = [
     "compile_model",
@@ -152,13 +152,13 @@ def print_module(path: Path, passes: Sequence[str], settings: Mapping[str, Any],
     print(model.module.script())
 
 
-def _nvcc() -> str:
+def _cuda_compiler() -> str:
     """What --target cuda finds, or why it cannot compile."""
     try:
-        found = find_nvcc()
+        found = find_compiler()
     except TargetError as error:
         return f"unusable: {error}"
-    return f"{found.path}, CUDA {found.version[0]}.{found.version[1]}"
+    return f"{found.name}, {found.path}"
 
 
 def doctor(*, json: bool) -> None:
@@ -170,7 +170,7 @@ def doctor(*, json: bool) -> None:
         "instruction_set": best_level().name,
         "threads": len(os.sched_getaffinity(0)),
         **{name: version(name) for name in ("apache-tvm", "onnx", "onnxruntime", "numpy")},
-        "nvcc": _nvcc(),
+        "cuda_compiler": _cuda_compiler(),
     }
     if json:
         print_json(facts)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sdc.errors import TargetError
-from sdc.targets.cuda.nvcc import Nvcc
+from sdc.targets.cuda.compiled import Compiler
 
 __all__ = ["find_disassembler", "write_emitted"]
 
@@ -16,7 +16,7 @@ __all__ = ["find_disassembler", "write_emitted"]
 _DISASSEMBLERS = (("cuobjdump", "-sass"), ("nvdisasm",))
 
 
-def write_emitted(nvcc: Nvcc, source: str, archs: Sequence[str], forms: str, out: Path) -> list[Path]:
+def write_emitted(compiler: Compiler, source: str, archs: Sequence[str], forms: str, out: Path) -> list[Path]:
     """Writes ``emitted/kernels.cu``, ``.ARCH.ptx``, ``.ARCH.cubin``, ``.ARCH.sass``; returns the paths.
 
     Args:
@@ -37,11 +37,11 @@ def write_emitted(nvcc: Nvcc, source: str, archs: Sequence[str], forms: str, out
         write("kernels.cu", source.encode())
     for arch in archs:
         if "ptx" in wanted:
-            write(f"kernels.{arch}.ptx", nvcc.ptx(source, arch).encode())
+            write(f"kernels.{arch}.ptx", compiler.ptx(source, arch).encode())
         if "cubin" in wanted:
-            write(f"kernels.{arch}.cubin", nvcc.cubin(source, arch))
+            write(f"kernels.{arch}.cubin", compiler.cubin(source, arch))
         if "sass" in wanted:
-            write(f"kernels.{arch}.sass", _disassembled(nvcc.cubin(source, arch), folder))
+            write(f"kernels.{arch}.sass", _disassembled(compiler.cubin(source, arch), folder))
     return paths
 
 

@@ -1,4 +1,4 @@
-"""The CUDA target: kernels for several architectures in one fat binary, built on any machine with nvcc."""
+"""The CUDA target: kernels for several architectures in one fat binary, built on any machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from tvm.support import nvcc as tvm_nvcc
 from sdc.errors import CorruptArtefactError
 from sdc.ir.model import Model
 from sdc.targets.base import BuildResult, Progress, Runner, StatelessRunner
+from sdc.targets.cuda.compiled import Kernel
+from sdc.targets.cuda.compiler import find_compiler
 from sdc.targets.cuda.device import DeviceMemory, check_room, find_device
 from sdc.targets.cuda.emitted import find_disassembler, write_emitted
 from sdc.targets.cuda.lower.lowering import FALLBACK, Scheduled
-from sdc.targets.cuda.nvcc import Kernel, find_nvcc
 from sdc.targets.cuda.program import compile_program, lower_for_cuda
 from sdc.targets.cuda.runner import CudaRunner
 from sdc.targets.fused.describe import signature_of
@@ -37,7 +38,7 @@ _DEFAULT_ARCHS = "sm_80,sm_89,sm_90"
 
 
 class CudaTarget:
-    """Compiles for NVIDIA GPUs; needs nvcc to build, and a device to run."""
+    """Compiles for NVIDIA GPUs; needs nvcc or NVRTC to build, and a device to run."""
 
     name = "cuda"
 
@@ -47,24 +48,24 @@ class CudaTarget:
         Raises:
             TargetError: One is missing or too old.
         """
-        find_nvcc()
+        find_compiler()
         if "sass" in (config.emit or ""):
             find_disassembler()
 
     def build(self, model: Model, config: Any, out: Path, progress: Progress) -> BuildResult:
         """Writes host objects, ``kernels.fatbin``, ``weights.safetensors``, and what ``--emit`` asks for."""
-        nvcc = find_nvcc()
+        compiler = find_compiler()
         archs = tuple((config.arch or _DEFAULT_ARCHS).split(","))
         progress("lower", 0, 3)
         lowered, schedules = lower_for_cuda(model)
         progress("compile", 1, 3)
         program = compile_program(lowered.module)
         objects = save_objects(program.executable, out, "host")
-        progress(f"nvcc for {', '.join(archs)}", 2, 3)
-        compiled = nvcc.fat_binary(program.source, archs)
+        progress(f"{compiler.name} for {', '.join(archs)}", 2, 3)
+        compiled = compiler.fat_binary(program.source, archs)
         (out / _BINARY).write_bytes(compiled.binary)
         files = [*objects, out / _BINARY]
-        files += write_emitted(nvcc, program.source, archs, config.emit or "", out)
+        files += write_emitted(compiler, program.source, archs, config.emit or "", out)
         progress("compile", 3, 3)
         write_weights(out / _WEIGHTS, lowered.weights.params, progress)
         manifest = {
@@ -72,7 +73,7 @@ class CudaTarget:
             "binary": _BINARY,
             "source_sha256": _hash(program.source),
             "archs": list(archs),
-            "nvcc": ".".join(map(str, nvcc.version)),
+            "compiler": compiler.name,
             "kernels": [k.to_json() for k in compiled.kernels],
             "schedules": [s.to_json() for s in schedules],
             "summary": _summary(schedules, compiled.kernels),

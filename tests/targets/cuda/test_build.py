@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tvm
+from helpers.fat_binary import fat_binary_images
 from helpers.spiking_form import SpikeOptions, spiking_form
 from helpers.tiny_llama import tiny_llama
 
@@ -16,8 +17,9 @@ from sdc.errors import ConfigError, DeviceMemoryError, NoDeviceError, TargetErro
 from sdc.ir.model import Model
 from sdc.targets.base import BuildResult
 from sdc.targets.cuda import CudaTarget
+from sdc.targets.cuda.compiled import Kernel, parse_ptxas
 from sdc.targets.cuda.device import check_room
-from sdc.targets.cuda.nvcc import Kernel, find_nvcc, parse_ptxas
+from sdc.targets.cuda.nvcc import find_nvcc
 from sdc.targets.cuda.target import _precompiled
 
 SHAPE = {"layers": 1, "hidden": 64, "ffn": 96, "head_dim": 32, "heads": 2, "kv_heads": 1}
@@ -65,23 +67,6 @@ def test_the_fat_binary_holds_machine_code_and_ptx(small) -> None:
     assert "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32" in source
 
 
-def fat_binary_images(data: bytes) -> set[tuple[str, int]]:
-    """(kind, architecture) of the images of a fat binary.
-
-    The layout is not documented by NVIDIA; as read by https://github.com/VivekPanyam/cudaparsers: a header of
-    16 bytes (magic 0xBA55ED50), then images with a header each: kind (1 PTX, 2 ELF), its own size at byte 4,
-    the image's at byte 8, the architecture at byte 28.
-    """
-    assert data[:4] == bytes.fromhex("50ed55ba")
-    found, at = set(), 16
-    while at < len(data):
-        kind = int.from_bytes(data[at : at + 2], "little")
-        header, size = int.from_bytes(data[at + 4 : at + 8], "little"), data[at + 8 : at + 16]
-        found.add(({1: "ptx", 2: "elf"}[kind], int.from_bytes(data[at + 28 : at + 32], "little")))
-        at += header + int.from_bytes(size, "little")
-    return found
-
-
 @pytest.mark.slow
 def test_every_architecture_compiles_without_spills_and_a_build_repeats(tmp_path) -> None:
     model = spiking_form(
@@ -117,7 +102,8 @@ ptxas info    : Used 8 registers, used 0 barriers, 400 bytes cmem[0]"""
 
 def test_a_missing_or_old_compiler_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(TargetError, match="none is on the PATH; install the CUDA toolkit"):
+    monkeypatch.setattr("sdc.targets.cuda.nvrtc.PACKAGES", {"no_such.package": ("lib", "*")})
+    with pytest.raises(TargetError, match=r"no nvcc is on the PATH; no package no_such\.package"):
         CudaTarget().check(CompileConfig.of(target="cuda"))
     fake = tmp_path / "nvcc"
     fake.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 11.2, V11.2.67'\n")

@@ -1,0 +1,99 @@
+"""What NVIDIA's compilers are told and what they make: a fat binary, and ptxas' word on each kernel."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+__all__ = ["MINIMUM", "NUMERICS", "Compiled", "Compiler", "Kernel", "number", "parse_ptxas"]
+
+# The first release that knows sm_89 and sm_90 (CUDA 11.8 release notes, "General CUDA") is 11.8; 12.0 is the
+# first whose libraries TVM's wheel may run beside.
+MINIMUM = (12, 0)
+
+# Fused multiply-adds would round the readout otherwise than the reference, and fast division the counts.
+NUMERICS = ("--fmad=false", "-prec-div=true", "-prec-sqrt=true", "-ftz=false")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What ptxas reports of one kernel on one architecture.
+
+    Attributes:
+        shared: Bytes of static shared memory a block.
+        spilled: Bytes that a thread stores and loads because registers ran out.
+    """
+
+    name: str
+    arch: str
+    registers: int
+    shared: int
+    spilled: int
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A fat binary (cubins, and PTX of the lowest architecture for newer devices), and its kernels."""
+
+    binary: bytes
+    kernels: tuple[Kernel, ...]
+
+
+class Compiler(Protocol):
+    """CUDA C++ to machine code."""
+
+    @property
+    def path(self) -> Path:
+        """The program or library."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What it is, with its version."""
+        ...
+
+    def fat_binary(self, source: str, archs: Sequence[str]) -> Compiled:
+        """Machine code for the architectures, and PTX of the lowest for newer devices.
+
+        Raises:
+            TargetError: The compiler refuses.
+        """
+        ...
+
+    def ptx(self, source: str, arch: str) -> str:
+        """PTX for an architecture. Raises as :meth:`fat_binary`."""
+        ...
+
+    def cubin(self, source: str, arch: str) -> bytes:
+        """Machine code for an architecture. Raises as :meth:`fat_binary`."""
+        ...
+
+
+def number(arch: str) -> int:
+    """80 of sm_80."""
+    return int(arch.removeprefix("sm_"))
+
+
+def parse_ptxas(text: str) -> Iterator[Kernel]:
+    """The kernels of ``ptxas -v``'s remarks."""
+    entry = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'")
+    spills = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
+    used = re.compile(r"Used (\d+) registers(.*)")
+    name = arch = ""
+    spilled = 0
+    for line in text.splitlines():
+        if found := entry.search(line):
+            (name, arch), spilled = found.groups(), 0
+        elif found := spills.search(line):
+            spilled = int(found[1]) + int(found[2])
+        elif (found := used.search(line)) and name:
+            shared = re.search(r"(\d+) bytes smem", found[2])
+            yield Kernel(name, arch, int(found[1]), int(shared[1]) if shared else 0, spilled)
+            name = ""
