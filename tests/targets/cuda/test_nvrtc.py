@@ -1,4 +1,4 @@
-"""NVRTC in place of nvcc: the same kernels in the same kind of binary, and what is said where it is missing."""
+"""NVRTC in place of nvcc: the same kernels, the same kind of binary, and what is said where it is missing."""
 
 from __future__ import annotations
 
