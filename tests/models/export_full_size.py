@@ -88,7 +88,6 @@ MODELS: dict[str, Callable[[Path, Path], None]] = {
     "genai_fp32": partial(genai, "fp32", "cpu", ()),
     "genai_fp16": partial(genai, "fp16", "cuda", ()),
     "genai_int4": partial(genai, "int4", "cpu", ("block_size=32",)),
-    "genai_int4_zero_points": partial(genai, "int4", "cpu", ("block_size=32", "is_symmetric=false")),
     "genai_int8": partial(genai, "int8", "cpu", ("block_size=32",)),
     "optimum": partial(optimum, "text-generation"),
     "optimum_past": partial(optimum, "text-generation-with-past"),
