@@ -5,8 +5,8 @@
     python benchmarks/quantise.py --model FILE [--preset balanced]
 
 The default shape is TinyLlama's, which has 1.1 billion parameters at 22 layers. Weights are drawn when they
-are read, so that what is measured is the compiler's memory. Prints a Markdown table. Peak memory is the
-resident set's high-water mark, reset before each row (Linux).
+are read, so that what is measured is the compiler's memory. Prints a Markdown table; on a busy machine compare CPU
+seconds. Peak memory is the resident set's high-water mark, reset before each row (Linux).
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def main() -> None:
     """Prints the table."""
     options = _arguments()
     config = CompileConfig.of(preset=options.preset)
-    print("| model | layers | parameters, millions | seconds | seconds a layer | peak memory, GiB |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("| model | layers | parameters, millions | seconds | CPU s | CPU s a layer | peak memory, GiB |")
+    print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     if options.model:
         source = open_source(options.model)
         model = lift(source, config)
@@ -79,12 +79,13 @@ def row(name: str, model: Model, config: CompileConfig, windows: tuple[np.ndarra
     with tempfile.TemporaryDirectory() as folder:
         ctx = PassContext(pass_options(config), windows, scratch=Path(folder))
         Path("/proc/self/clear_refs").write_text("5")  # starts the high-water mark anew, see proc(5)
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         run_passes(model, compile_passes(), ctx)
-        seconds = time.perf_counter() - began
+        seconds, busy = time.perf_counter() - began, time.process_time() - busy
     layers = model.info.layers or 1
     millions = sum(np.prod(p.shape) for p in model.params.values()) / 1e6
-    return f"| {name} | {layers} | {millions:.0f} | {seconds:.0f} | {seconds / layers:.1f} | {peak():.2f} |"
+    cells = (f"{millions:.0f}", f"{seconds:.0f}", f"{busy:.0f}", f"{busy / layers:.1f}", f"{peak():.2f}")
+    return f"| {name} | {layers} | {' | '.join(cells)} |"
 
 
 def peak() -> float:
