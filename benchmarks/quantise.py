@@ -5,8 +5,8 @@
     python benchmarks/quantise.py --model FILE [--preset balanced]
 
 The default shape is TinyLlama's, which has 1.1 billion parameters at 22 layers. Weights are drawn when they
-are read, so that what is measured is the compiler's memory. Prints a Markdown table; on a busy machine compare CPU
-seconds. Peak memory is the resident set's high-water mark, reset before each row (Linux).
+are read, so that what is measured is the compiler's memory. Prints a Markdown table; CPU seconds are those of
+all threads. Peak memory is the resident set's high-water mark, reset before each row (Linux).
 """
 
 from __future__ import annotations
