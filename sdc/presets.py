@@ -36,8 +36,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         ),
         "sparse": Preset(
             "4-bit weights, under 2 spikes a neuron",
-            {"weights": "int4", "weight_group": 64, "block": 0, "levels": 127, "group": 0, "spikes": 1.7}
-            | {"smoothing": 0.5, "q_levels": 15, "prob_levels": 63, "compensation": 1.0},
+            {"weights": "int4", "block": 0, "levels": 127, "group": 0, "spikes": 1.7}
+            | {"smoothing": 0.5, "q_levels": 15, "prob_levels": 127, "compensation": 1.0},
         ),
         "rtn": Preset(
             "baseline: 4-bit weights and activations to the nearest, nothing aligned",
