@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sdc.errors import TargetError
 from sdc.targets.cpu.layout import sequence_bytes, unpack_keys
 from sdc.targets.fused.machine import tensor_of, zeros
-from sdc.targets.fused.runner import DecoderRunner, HostMemory, check_finite, thread_count
+from sdc.targets.fused.runner import DecoderRunner, HostMemory, check_finite, likeliest, thread_count
 from sdc.targets.fused.signature import Signature, State
 from sdc.targets.weights import offsets
 
@@ -70,6 +70,27 @@ class CpuRunner(DecoderRunner):
         states = self._signature.states
         self._cache, views = _states(states, zeros([sequence_bytes(states)], "uint8"))
         return views
+
+    def greedy(self, token: int) -> Iterator[int]:
+        """The likeliest continuation after ``token``, token by token, until the cache is full.
+
+        Raises:
+            NumericsError: A logit is NaN or infinite.
+        """
+        while self.position < self._signature.max_seq:
+            token = self._step(token)
+            yield token
+
+    def _step(self, token: int) -> int:
+        """Appends a token; the likeliest next one, found where the region has written the logits."""
+        region = self._regions.get("decode")
+        if region is None:
+            return int(self.decode(token).argmax())
+        self.check_next(token)
+        self._token.set(token)
+        logits = region.run(self._token.tensor, self._place.tensor, self._cache, 1)
+        self.took(token)
+        return likeliest(logits[0])
 
     def _call(self, name: str, tokens: Any, count: int) -> NDArray:
         region = self._regions.get(name)
@@ -133,12 +154,16 @@ class _Region:
 
     def __call__(self, tokens: Any, position: Any, cache: Any, rows: int) -> NDArray:
         """Logits [rows, vocab]: of the last token, or of every sequence's."""
+        return self.run(tokens, position, cache, rows).copy()
+
+    def run(self, tokens: Any, position: Any, cache: Any, rows: int) -> NDArray:
+        """As a call, but the next one writes over the result."""
         if rows not in self._results:
             made = zeros([rows, self._vocab], "float32")
             self._results[rows] = (made, tensor_of(made.reshape(-1)))
         logits, tensor = self._results[rows]
         self._function(tokens, position, self._weights, cache, *self._work, tensor)
-        return logits.copy()
+        return logits
 
 
 def _states(states: Sequence[State], memory: NDArray) -> tuple[Any, list[Any]]:

@@ -22,6 +22,7 @@ __all__ = [
     "Memory",
     "UnpackKeys",
     "check_finite",
+    "likeliest",
     "thread_count",
 ]
 
@@ -122,12 +123,22 @@ def check_finite(logits: NDArray) -> None:
     Raises:
         NumericsError: One is NaN or infinite.
     """
+    likeliest(logits.reshape(-1))
+
+
+def likeliest(logits: NDArray) -> int:
+    """The token with the largest of logits [vocab].
+
+    Raises:
+        NumericsError: One is NaN or infinite.
+    """
     # Either end is NaN where any logit is. NumPy finds the place of an end faster than its value.
-    flat = logits.reshape(-1)
-    if not np.isfinite(flat[[flat.argmax(), flat.argmin()]]).all():
+    top = logits.argmax()
+    if not (np.isfinite(logits[top]) and np.isfinite(logits[logits.argmin()])):
         raise NumericsError(
             "logits", "a logit is NaN or infinite; the statistics run names the operation where it began"
         )
+    return int(top)
 
 
 class DecoderRunner:

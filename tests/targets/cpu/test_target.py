@@ -84,6 +84,20 @@ def test_prefill_in_pieces_and_decode_give_what_the_whole_gives(built) -> None:
         np.testing.assert_array_equal(runner.decode(int(TOKENS[i])), whole[i])
 
 
+def test_greedy_takes_the_likeliest_token_until_the_cache_is_full(built) -> None:
+    _, runner, _ = built
+    runner.reset()
+    first = int(runner.prefill(TOKENS).argmax())
+    want, token = [], first
+    while runner.position < 32:
+        token = int(runner.decode(token).argmax())
+        want.append(token)
+    runner.resume(TOKENS)
+    assert list(runner.greedy(first)) == want
+    runner.resume([*TOKENS, first, *want[:3]])
+    assert runner.reused == len(TOKENS) + 3  # what was made greedily is known to lie in the cache
+
+
 @pytest.mark.parametrize("shared", [0, 1, 7, 19])
 def test_a_prompt_that_begins_as_the_last_one_runs_its_rest_alone_with_the_same_logits(built, shared) -> None:
     _, runner, _ = built
@@ -164,7 +178,13 @@ def test_a_logit_that_is_no_number_is_an_error(tmp_path) -> None:
     huge = np.full_like(model.params["head.scale"].value(), 3e38)
     model.params["head.scale"] = array_param("head.scale", huge)
     runner = load(build(model, tmp_path), tmp_path)
-    for run in (lambda: runner.prefill([1, 2]), lambda: runner.decode(3), lambda: runner.score([4])):
+    runs = (
+        lambda: runner.prefill([1, 2]),
+        lambda: runner.decode(3),
+        lambda: runner.score([4]),
+        lambda: next(runner.greedy(5)),
+    )
+    for run in runs:
         with pytest.raises(NumericsError, match="NaN or infinite"):
             run()
 
