@@ -21,6 +21,7 @@ __all__ = ["Allocate", "Budget", "choose"]
 
 COUNTS = (0.6, 0.8, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0)  # wanted mean counts
 ZONES = (0.0, 0.6, 0.7, 0.8)  # dead zones; up to 0.5 rounding alone is as silent
+LEVELS = 127  # with a floor, levels only bound outliers
 QUERY_LEVELS = (3, 5, 7, 10, 15, 31)
 CORRECTIONS = 4  # of the limit, after the whole was measured
 NEAR = 0.94  # of the budget: near enough to stop
@@ -92,13 +93,21 @@ class Allocate:
 
 
 def candidates(x: NDArray, start: Encoding) -> list[Encoding]:
-    """The encoding so far, then floors for :data:`COUNTS` with :data:`ZONES`; for queries, levels."""
+    """The encoding so far, then floors for :data:`COUNTS` with :data:`ZONES`; for queries, levels.
+
+    Floors are tried with the levels so far and with :data:`LEVELS`, where these only bound outliers.
+    """
     if start.group == 0:
         return [start, *(replace(start, levels=levels) for levels in QUERY_LEVELS)]
-    mean = float(np.abs(x).mean())
+    mean, levels = float(np.abs(x).mean()), dict.fromkeys((start.levels, max(start.levels, LEVELS)))
     return [
         start,
-        *(replace(start, floor=mean / count, dead_zone=zone) for count in COUNTS for zone in ZONES),
+        *(
+            replace(start, levels=most, floor=mean / count, dead_zone=zone)
+            for most in levels
+            for count in COUNTS
+            for zone in ZONES
+        ),
     ]
 
 
@@ -124,7 +133,12 @@ def _corrected(
     share = 1.0
     for done in range(CORRECTIONS + 1):
         ctx.progress("keeping the budget", done, CORRECTIONS + 1)
-        picks = choose(sites, budget, share)
+        try:
+            picks = choose(sites, budget, share)
+        except PassError:
+            if not tried:
+                raise
+            break  # nothing keeps what the corrections ask for; the nearest so far is as good as it gets
         tried.append((measured(picks) / base, picks))
         miss = tried[-1][0] / limit
         if NEAR <= miss <= 1:
