@@ -42,6 +42,7 @@ from sdc.ir.model import Encoding, Model
 from sdc.passes.base import Pass, PassContext
 from sdc.passes.certificate import certify
 from sdc.passes.pipeline import compile_passes, run_passes
+from sdc.presets import PRESETS
 from sdc.runtime.program import Program, score_with_firing
 from sdc.runtime.text import TextCodec
 from sdc.source import open_source
@@ -86,8 +87,11 @@ class Setting:
     dense: bool = False
 
     def shown(self) -> dict[str, Any]:
-        """What the page spells out."""
-        return {} if self.dense else {**self.settings, **self.edit, "skip": list(self.skip)}
+        """What the page spells out; a preset's own settings too."""
+        if self.dense:
+            return {"linears": "float16, sums float32"}
+        preset = PRESETS[self.settings["preset"]].settings if "preset" in self.settings else {}
+        return {**preset, **self.settings, **self.edit, "skip": list(self.skip)}
 
     def resolved(self) -> dict[str, Any]:
         """What a kept row is known by: every setting, those of presets included."""
@@ -227,7 +231,7 @@ def measure(lab: Lab, setting: Setting) -> dict[str, Any]:
     if setting.dense:
         model = lift(lab.source, lab.config(setting))
         found = evaluate_windows(HalfScorer(model), (), lab.reference, lab.pieces).to_json()
-        row = {**_kept(found), "codings": {}, "settings": {}, "resolved": setting.resolved()}
+        row = {**_kept(found), "codings": {}, "settings": setting.shown(), "resolved": setting.resolved()}
         return {**row, **lab.origin, "seconds": time.perf_counter() - began}
     config, model = lab.config(setting), lab.spiking(setting)
     manifest = {
