@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 
@@ -37,7 +39,8 @@ def read_model(path: str | Path) -> ir.Model:
     if not path.is_file():
         raise InvalidModelError(f"{path}: there is no such file")
     try:
-        model = load_mapped(path)
+        with _quiet():
+            model = load_mapped(path)
     except (google.protobuf.message.DecodeError, ValueError, KeyError, TypeError, SerdeError) as error:
         raise InvalidModelError(
             f"{path}: not a complete ONNX file ({_cause(error)}); export it again"
@@ -178,6 +181,18 @@ def _follow_links(path: Path, model: ir.Model) -> None:
                     name=str(tensor.name),
                     base_dir=target.parent,
                 )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """onnx-ir warns of values that nothing makes; here they are errors with the file's name."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _blobs(folder: Path) -> Path | None:

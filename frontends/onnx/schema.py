@@ -23,6 +23,7 @@ OLDEST_OPSET = 13  # before it, Softmax and others meant something else
 UNKNOWN_ATTRIBUTES = "sdc.unknown_attributes"  # where a model carries them to the lifting, which lists them
 FLAGS = frozenset(["allowzero", "exclusive", "interleaved", "is_causal", "keepdims", "largest"])
 FLAGS |= {"noop_with_empty_axes", "reverse", "sorted", "transA", "transB", "upper"}
+WORDS = {("Gelu", "approximate"): ("none", "tanh")}  # of the operations that have a lifting rule
 LARGEST = 1e19  # its square is beyond float32
 Formal = onnx.defs.OpSchema.FormalParameterOption
 
@@ -96,8 +97,18 @@ def _attributes(node: ir.Node, schema: Any) -> Iterator[str]:
             yield f"attribute {name} is of type {given.type.name}, not {formal.type.name}"
         elif name in FLAGS and not given.is_ref() and given.as_int() not in (0, 1):
             yield f"attribute {name} is {given.as_int()}, not 0 or 1"
+        elif (word := _other_word(node, given)) is not None:
+            yield f'attribute {name} is "{word}", not {" or ".join(WORDS[node.op_type, name])}'
         elif _is_absurd(node, given):
             yield f"attribute {name} is {given.as_float()}, which float32 cannot compute with"
+
+
+def _other_word(node: ir.Node, attribute: ir.Attr) -> str | None:
+    """The value of an attribute that takes certain words, where it is none of them."""
+    words = WORDS.get((node.op_type, attribute.name))
+    if words is None or attribute.is_ref() or attribute.as_string() in words:
+        return None
+    return attribute.as_string()
 
 
 def _is_absurd(node: ir.Node, attribute: ir.Attr) -> bool:
