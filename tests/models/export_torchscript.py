@@ -18,12 +18,12 @@ BATCH, SEQ = 2, 5
 
 # Architecture -> opsets; what is missing fails in the exporter.
 OPSETS: dict[str, tuple[int, ...]] = {
-    "llama": (14, 17),
+    "llama": (14, 15, 16, 17),
     "qwen2": (14,),
-    "gpt2": (14, 17),
+    "gpt2": (14, 16, 17),
     "gpt_neox": (14,),
     "opt": (14,),
-    "bert": (14, 17),
+    "bert": (14, 15, 17),
     "mlp": (13,),
 }
 MODELS = {f"{kind}_op{opset}": (kind, opset) for kind, opsets in OPSETS.items() for opset in opsets}
