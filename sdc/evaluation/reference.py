@@ -37,13 +37,18 @@ def open_reference(onnx: Path, max_seq: int) -> Reference:
     Raises:
         InvalidModelError: The file cannot be run.
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised
-    try:
-        session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
-    except _LACKS:
-        return _Lifted(onnx, max_seq)
-    return _Session(onnx, session)
+    # Where processors lack VNNI, "0" adds products of 8 by 8 bits with saturation, which is another model
+    # (onnxruntime_session_options_config_keys.h); with "1", onnxruntime 1.32 has no kernel for QLinearMatMul.
+    for precise in ("1", "0"):
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what fails is raised
+        options.add_session_config_entry("session.x64quantprecision", precise)
+        try:
+            session = onnxruntime.InferenceSession(str(onnx), options, providers=["CPUExecutionProvider"])
+        except _LACKS:
+            continue
+        return _Session(onnx, session)
+    return _Lifted(onnx, max_seq)
 
 
 class _Session:

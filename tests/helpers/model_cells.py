@@ -127,6 +127,10 @@ def session(path: Path) -> onnxruntime.InferenceSession:
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    # Without it, processors that lack VNNI add products of 8 by 8 bits with saturation (onnxruntime,
+    # onnxruntime_session_options_config_keys.h); with it, onnxruntime 1.32 has no kernel for QLinearMatMul.
+    precise = "0" if "qoperator" in path.stem else "1"
+    options.add_session_config_entry("session.x64quantprecision", precise)
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 

@@ -186,6 +186,7 @@ def by_onnxruntime(path: Path) -> np.ndarray | None:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.x64quantprecision", "1")  # no saturation, see model_cells.py
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         feeds = {i.name: feed(i.name, i.shape, KINDS[i.type]) for i in session.get_inputs()}
