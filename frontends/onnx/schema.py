@@ -106,9 +106,9 @@ def _attributes(node: ir.Node, schema: Any) -> Iterator[str]:
 def _other_word(node: ir.Node, attribute: ir.Attr) -> str | None:
     """The value of an attribute that takes certain words, where it is none of them."""
     words = WORDS.get((node.op_type, attribute.name))
-    if words is None or attribute.is_ref() or attribute.as_string() in words:
+    if words is None or attribute.is_ref() or attribute.value in words:
         return None
-    return attribute.as_string()
+    return str(attribute.value)  # of bytes that are no text, too
 
 
 def _is_absurd(node: ir.Node, attribute: ir.Attr) -> bool:

@@ -133,6 +133,10 @@ def test_operations_of_onnxruntime_that_rules_refuse_are_listed_with_the_others(
             helper.make_node("Gelu", ["x"], ["y"], name="n", approximate="cubic"),
             'attribute approximate is "cubic", not none or tanh',
         ),
+        (
+            helper.make_node("Gelu", ["x"], ["y"], name="n", approximate=b"\xff"),
+            "attribute approximate is",
+        ),
         (helper.make_node("MatMul", ["x"], ["y"], name="n"), "1 inputs, not 2 to 2"),
         (helper.make_node("MatMul", ["", "w"], ["y"], name="n"), "input A is left out"),
         (helper.make_node("Relu", ["x"], ["y", "z"], name="n"), "2 outputs, not 1"),
