@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -71,21 +71,11 @@ class CpuRunner(DecoderRunner):
         self._cache, views = _states(states, zeros([sequence_bytes(states)], "uint8"))
         return views
 
-    def greedy(self, token: int) -> Iterator[int]:
-        """The likeliest continuation after ``token``, token by token, until the cache is full.
-
-        Raises:
-            NumericsError: A logit is NaN or infinite.
-        """
-        while self.position < self._signature.max_seq:
-            token = self._step(token)
-            yield token
-
     def _step(self, token: int) -> int:
         """Appends a token; the likeliest next one, found where the region has written the logits."""
         region = self._regions.get("decode")
         if region is None:
-            return int(self.decode(token).argmax())
+            return super()._step(token)
         self.check_next(token)
         self._token.set(token)
         logits = region.run(self._token.tensor, self._place.tensor, self._cache, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,21 +27,10 @@ class CudaRunner(DecoderRunner):
         self._held = _NOTHING  # the token that the device holds already, and its position
         self._next = self._machine["greedy"] if "greedy" in signature.launches else None
 
-    def greedy(self, token: int) -> Iterator[int]:
-        """The likeliest continuation after ``token``, token by token, until the cache is full.
-
-        A step launches its kernels and waits for eight bytes; the token and the position stay on the device.
-
-        Raises:
-            NumericsError: A logit is NaN or infinite.
-        """
-        while self.position < self._signature.max_seq:
-            token = self._step(token)
-            yield token
-
     def _step(self, token: int) -> int:
+        """Launches a token's kernels and waits for eight bytes; token and position stay on the device."""
         if self._next is None:
-            return int(self.decode(token).argmax())
+            return super()._step(token)
         if self._held != (token, self.position):
             self._token.set(int(self._known(np.asarray([token]))[0]))
         made = self._next(self._token.tensor, self._place.tensor, *self._states, *self._weights)

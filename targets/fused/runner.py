@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -210,6 +210,20 @@ class DecoderRunner:
         self._kept.append(token)
         check_finite(logits)
         return logits[-1]
+
+    def greedy(self, token: int) -> Iterator[int]:
+        """The likeliest continuation after ``token``, token by token, until the cache is full.
+
+        Raises:
+            NumericsError: A logit is NaN or infinite.
+        """
+        while self.position < self._signature.max_seq:
+            token = self._step(token)
+            yield token
+
+    def _step(self, token: int) -> int:
+        """Appends a token; the likeliest next one. A target may find it without handing logits over."""
+        return int(self.decode(token).argmax())
 
     def score(self, tokens: NDArray | Sequence[int]) -> NDArray:
         """Appends tokens [n]; all logits [n, vocab]."""
