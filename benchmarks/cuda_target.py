@@ -28,7 +28,7 @@ import tvm
 
 import sdc
 from sdc.targets.cuda.compiler import find_compiler
-from sdc.targets.cuda.device import find_device
+from sdc.targets.cuda.device import find_devices
 from sdc.targets.cuda.kernels.gemm import spike_gemm
 from sdc.targets.cuda.kernels.gemv import spike_gemv
 from sdc.targets.cuda.packing import PackNibbles
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--write", type=Path, help="append the tables to this file")
     options = parser.parse_args()
-    device = find_device()
+    device = find_devices()[0]
     bench = Bench(device, options.rounds)
     text = "\n".join(bench.report(options.shapes.split(","), options.programs, options.tokens))
     print(text)

@@ -125,6 +125,7 @@ def compile_to(
             source = open_source(model, progress)
             copy_tokenizer(source.onnx.parent, folder)
             lifted = lift(source, config)
+            target.check_model(lifted.info, config)
             windows, note = calibration_for(lifted, config, folder)
             lifted = lifted.with_note(note)
         scratch = folder / "scratch"

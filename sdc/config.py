@@ -60,6 +60,8 @@ class CompileConfig(BaseModel):
             ``sm_80,sm_89,sm_90``. Newer ones run from PTX.
         emit: For target cuda: forms of the kernels to write beside the program, commas between: cuda, ptx,
             cubin, sass.
+        shards: For target cuda: GPUs that share the program, each with some of the heads and channels; None
+            means one.
         verify: Check what every pass promises; not part of the manifest.
         dump_ir: A directory for the module after every pass; not part of the manifest.
         emit_isa: For target neuro: a directory for every core's program as text; not part of the manifest.
@@ -97,6 +99,7 @@ class CompileConfig(BaseModel):
     mcpu: str | None = None
     arch: Annotated[str | None, Field(pattern=r"^sm_[0-9]{2,3}(,sm_[0-9]{2,3})*$")] = None
     emit: Annotated[str | None, Field(pattern=r"^(cuda|ptx|cubin|sass)(,(cuda|ptx|cubin|sass))*$")] = None
+    shards: Annotated[int | None, Field(ge=1)] = None
     verify: bool = False
     dump_ir: Path | None = None
     emit_isa: Path | None = None
@@ -142,7 +145,7 @@ class CompileConfig(BaseModel):
 
     @model_validator(mode="after")
     def _arch_is_for_cuda(self) -> CompileConfig:
-        for name in ("arch", "emit"):
+        for name in ("arch", "emit", "shards"):
             if self.target != "cuda" and getattr(self, name) is not None:
                 raise ValueError(f"{name} is a setting of target cuda, the target is {self.target}")
         return self

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from sdc.ir.model import Model
+    from sdc.ir.model import Model, ModelInfo
 
 __all__ = ["BuildResult", "Progress", "Runner", "StatelessRunner", "Target"]
 
@@ -83,6 +83,14 @@ class Target(Protocol):
 
         Raises:
             ConfigError: They do not suit this target.
+        """
+        ...
+
+    def check_model(self, info: ModelInfo, config: Any) -> None:
+        """Looks at the model, as it was read, before its passes take their time.
+
+        Raises:
+            TargetError: This target cannot build it with these settings.
         """
         ...
 

@@ -32,6 +32,7 @@ from sdc.cli.options import (
     Quiet,
     RotateResidual,
     Seed,
+    Shards,
     SignTries,
     Smoothing,
     Spikes,
@@ -101,6 +102,7 @@ def compile(
         str | None,
         typer.Option(help="For cuda: also write kernels as cuda, ptx, cubin, sass, commas between."),
     ] = None,
+    shards: Shards = None,
     dump_ir: DumpIr = None,
     verify: Verify = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a program that stands there.")] = False,
@@ -135,6 +137,7 @@ def compile(
         "mcpu": mcpu,
         "arch": arch,
         "emit": emit,
+        "shards": shards,
         "dump_ir": dump_ir,
         "verify": verify,
     }

@@ -31,6 +31,7 @@ __all__ = [
     "Quiet",
     "RotateResidual",
     "Seed",
+    "Shards",
     "SignTries",
     "Smoothing",
     "Spikes",
@@ -95,6 +96,10 @@ Lowering = Annotated[
 Mcpu = Annotated[
     str | None,
     typer.Option(help="For cpu: one processor, native or a level such as x86-64-v3 (default: all levels)."),
+]
+Shards = Annotated[
+    int | None,
+    typer.Option(help="For cuda: GPUs that share the program; divides its heads (default: 1)."),
 ]
 Artefact = Annotated[Path, typer.Argument(help="A compiled program.")]
 Model = Annotated[Path, typer.Argument(help="An .onnx or .gguf file.")]

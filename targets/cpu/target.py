@@ -15,7 +15,7 @@ from sdc.targets.fused.signature import Signature
 from sdc.targets.weights import load_data
 
 if TYPE_CHECKING:
-    from sdc.ir.model import Model
+    from sdc.ir.model import Model, ModelInfo
     from sdc.targets.cpu.lower.choice import LoweringName
 
 __all__ = ["CpuTarget"]
@@ -41,6 +41,9 @@ class CpuTarget:
             ConfigError: There is no level of the name that ``mcpu`` gives.
         """
         levels_for(config.mcpu)
+
+    def check_model(self, info: ModelInfo, config: Any) -> None:
+        """Any model will do."""
 
     def build(self, model: Model, config: Any, out: Path, progress: Progress) -> BuildResult:
         """Writes ``LEVEL.N.o`` per level and ``weights.safetensors``."""

@@ -12,22 +12,28 @@ from sdc.errors import DeviceMemoryError, NoDeviceError
 from sdc.targets.fused.machine import Machine
 from sdc.targets.fused.runner import Cell
 
-__all__ = ["DeviceMemory", "check_room", "find_device"]
+__all__ = ["DeviceMemory", "check_room", "find_devices"]
 
 
-def find_device() -> Any:
-    """The first CUDA device.
+def find_devices(count: int = 1) -> list[Any]:
+    """The first CUDA devices.
 
     Raises:
-        NoDeviceError: There is none, or no driver.
+        NoDeviceError: There are fewer, or no driver.
     """
-    device = tvm.cuda(0)
-    if not device.exist:
+    devices = [tvm.cuda(number) for number in range(count)]
+    found = sum(1 for device in devices if device.exist)
+    if not found:
         raise NoDeviceError(
             "the program was compiled for NVIDIA GPUs, and this machine has no CUDA device (nvidia-smi lists "
             "them); compile with --target cpu to run it here"
         )
-    return device
+    if found < count:
+        raise NoDeviceError(
+            f"the program was cut for {count} NVIDIA GPUs, and this machine has {found} (nvidia-smi lists "
+            f"them); compile with --shards {found} to run it here"
+        )
+    return devices
 
 
 def check_room(device: Any, needed: int) -> None:

@@ -11,6 +11,7 @@ All workers run the same module; what differs are the weights, cut by a transfor
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,12 +22,12 @@ from tvm import relax
 from tvm.relax.op import ccl
 
 from sdc.errors import TargetError
-from sdc.ir.model import Model
+from sdc.ir.model import Model, ModelInfo
 from sdc.ir.ops import attributes, is_op, readout, shape_of
 from sdc.ir.params import Param
 from sdc.targets.fused.graph import Graph
 
-__all__ = ["Cut", "shard"]
+__all__ = ["Cut", "check_heads", "for_worker", "is_cut", "shard"]
 
 # What may lie between a linear that is cut by rows and the linears that read it.
 _PASSES = {
@@ -73,6 +74,21 @@ class Cut:
         return f"worker {self.worker} of {self.workers}: axis {self.axis} in segments of {self.segments}"
 
 
+def check_heads(info: ModelInfo, workers: int) -> None:
+    """What can be said of a model before its passes have run.
+
+    Raises:
+        TargetError: It is no decoder, or its heads do not divide among the workers.
+    """
+    if info.kind != "decoder":
+        raise TargetError("only language models run on several GPUs; leave --shards out")
+    for name, count in (("attention heads", info.heads), ("key heads", info.kv_heads)):
+        if count % workers:  # 0 where unknown
+            raise TargetError(
+                f"the model's {count} {name} do not divide among {workers} workers; --shards must divide them"
+            )
+
+
 def shard(model: Model, workers: int) -> tuple[Model, ...]:
     """One model a worker: the same module, other weights.
 
@@ -84,9 +100,25 @@ def shard(model: Model, workers: int) -> tuple[Model, ...]:
     """
     if workers < 2:
         raise TargetError(f"sharding is for two workers or more, not {workers}")
+    check_heads(model.info, workers)
     sharding = _Sharding(model, workers)
     module = sharding.run()
     return tuple(replace(model, module=module, params=sharding.params(w)) for w in range(workers))
+
+
+def is_cut(param: Param) -> bool:
+    """Whether every worker has another share of a weight."""
+    return any(isinstance(step, Cut) for step in param.transforms)
+
+
+def for_worker(params: Mapping[str, Param], worker: int) -> dict[str, Param]:
+    """One worker's weights from another's, whatever was done to them after the cut."""
+
+    def moved(param: Param) -> Param:
+        steps = (replace(s, worker=worker) if isinstance(s, Cut) else s for s in param.transforms)
+        return replace(param, transforms=tuple(steps))
+
+    return {name: moved(param) for name, param in params.items()}
 
 
 @dataclass(frozen=True)
@@ -179,7 +211,9 @@ class _Sharding:
 
     def divided(self, size: int, what: str) -> int:
         if size % self.workers:
-            raise TargetError(f"{what} ({size}) do not divide among {self.workers} workers")
+            raise TargetError(
+                f"{what} ({size}) do not divide among {self.workers} workers; --shards must divide them"
+            )
         return size // self.workers
 
     def cut_weight(self, var: Any, axis: int, segments: tuple[int, ...]) -> Any:
@@ -271,7 +305,10 @@ class _Sharding:
     def whole(self, state: _Split, size: int, what: str) -> None:
         for segment in state.segments:
             if self.divided(segment, what) % size:
-                raise TargetError(f"{what} of {size} channels would lie on two workers of {self.workers}")
+                raise TargetError(
+                    f"{what} of {size} channels would lie on two workers of {self.workers}; compile with "
+                    "fewer --shards, or a smaller --group or --block"
+                )
 
     def reshape(self, _var: Any, call: Any, state: Any) -> tuple[Any, Any]:
         """Channels to heads and back: the cut follows the outermost of the axes that it becomes."""

@@ -14,22 +14,25 @@ import tvm_ffi
 from tvm.support import nvcc as tvm_nvcc
 
 from sdc.errors import CorruptArtefactError
-from sdc.ir.model import Model
+from sdc.ir.model import Model, ModelInfo
 from sdc.targets.base import BuildResult, Progress, Runner, StatelessRunner
 from sdc.targets.cuda.compiled import Kernel
 from sdc.targets.cuda.compiler import find_compiler
-from sdc.targets.cuda.device import DeviceMemory, check_room, find_device
+from sdc.targets.cuda.device import DeviceMemory, check_room, find_devices
 from sdc.targets.cuda.emitted import find_disassembler, write_emitted
 from sdc.targets.cuda.lower.lowering import FALLBACK, Scheduled
 from sdc.targets.cuda.program import compile_program, lower_for_cuda
 from sdc.targets.cuda.runner import CudaRunner
+from sdc.targets.cuda.shard import check_heads, is_cut, shard
+from sdc.targets.cuda.sharded import ShardedRunner, map_shards, write_shards
+from sdc.targets.cuda.workers import Workers
 from sdc.targets.fused.describe import signature_of
 from sdc.targets.fused.library import save_objects
 from sdc.targets.fused.machine import load_objects
 from sdc.targets.fused.program import CHUNK
 from sdc.targets.fused.runner import GraphRunner
 from sdc.targets.fused.signature import Signature
-from sdc.targets.weights import map_weights, write_weights
+from sdc.targets.weights import write_weights
 
 __all__ = ["CudaTarget"]
 
@@ -52,11 +55,25 @@ class CudaTarget:
         if "sass" in (config.emit or ""):
             find_disassembler()
 
+    def check_model(self, info: ModelInfo, config: Any) -> None:
+        """Whether the heads divide among the GPUs.
+
+        Raises:
+            TargetError: They do not.
+        """
+        if _shards(config) > 1:
+            check_heads(info, config.shards)
+
     def build(self, model: Model, config: Any, out: Path, progress: Progress) -> BuildResult:
-        """Writes host objects, ``kernels.fatbin``, ``weights.safetensors``, and what ``--emit`` asks for."""
+        """Writes host objects, ``kernels.fatbin``, ``weights.safetensors``, and what ``--emit`` asks for.
+
+        For several GPUs, ``weights.safetensors`` has what all of them need, ``shard.N.safetensors`` the rest.
+        """
         compiler = find_compiler()
         archs = tuple((config.arch or _DEFAULT_ARCHS).split(","))
         progress("lower", 0, 3)
+        if _shards(config) > 1:
+            model = shard(model, config.shards)[0]
         lowered, schedules = lower_for_cuda(model)
         progress("compile", 1, 3)
         program = compile_program(lowered.module)
@@ -67,7 +84,9 @@ class CudaTarget:
         files = [*objects, out / _BINARY]
         files += write_emitted(compiler, program.source, archs, config.emit or "", out)
         progress("compile", 3, 3)
-        write_weights(out / _WEIGHTS, lowered.weights.params, progress)
+        params = lowered.weights.params
+        write_weights(out / _WEIGHTS, {n: p for n, p in params.items() if not is_cut(p)}, progress)
+        shards = write_shards(out, params, _shards(config), progress) if _shards(config) > 1 else []
         manifest = {
             "objects": [p.name for p in objects],
             "binary": _BINARY,
@@ -76,34 +95,44 @@ class CudaTarget:
             "compiler": compiler.name,
             "kernels": [k.to_json() for k in compiled.kernels],
             "schedules": [s.to_json() for s in schedules],
-            "summary": _summary(schedules, compiled.kernels),
+            "summary": _summary(schedules, compiled.kernels, _shards(config)),
             "weights": _WEIGHTS,
+            "shards": [p.name for p in shards],
             "signature": signature_of(model, lowered, CHUNK).to_json(),
         }
-        return BuildResult((*files, out / _WEIGHTS), manifest)
+        return BuildResult((*files, out / _WEIGHTS, *shards), manifest)
 
     def load(self, artefact: Path, manifest: Mapping[str, Any]) -> Runner | StatelessRunner:
-        """Copies the weights to the device; ``manifest`` is :class:`BuildResult`'s.
+        """Copies the weights to the device, or to each its own; ``manifest`` is :class:`BuildResult`'s.
 
         Raises:
-            NoDeviceError: This machine has no GPU.
-            DeviceMemoryError: The GPU's free memory is too small.
+            NoDeviceError: This machine has no GPU, or fewer than the program was cut for.
+            DeviceMemoryError: A GPU's free memory is too small.
         """
-        device = find_device()
+        shards = manifest.get("shards", [])
+        devices = find_devices(max(1, len(shards)))
         signature = Signature.from_json(manifest["signature"])
-        weights = map_weights(artefact / manifest["weights"])
-        check_room(device, _bytes_needed(signature, weights))
+        weights = map_shards(artefact / manifest["weights"], [artefact / name for name in shards])
+        for device, own in zip(devices, weights, strict=True):
+            check_room(device, _bytes_needed(signature, own))
         with _precompiled((artefact / manifest["binary"]).read_bytes(), manifest["source_sha256"]):
             module = load_objects([artefact / name for name in manifest["objects"]])
-        memory = DeviceMemory(device)
+        memories = [DeviceMemory(device) for device in devices]
+        if shards:
+            workers = Workers(len(shards), range(len(shards)))
+            return ShardedRunner(module, signature, weights, memories, workers)
         if signature.kind == "decoder":
-            return CudaRunner(module, signature, weights, memory)
-        return GraphRunner(module, signature, weights, memory)
+            return CudaRunner(module, signature, weights[0], memories[0])
+        return GraphRunner(module, signature, weights[0], memories[0])
 
 
-def _summary(schedules: Sequence[Scheduled], kernels: Sequence[Kernel]) -> dict[str, str]:
+def _shards(config: Any) -> int:
+    return int(config.shards or 1)
+
+
+def _summary(schedules: Sequence[Scheduled], kernels: Sequence[Kernel], shards: int) -> dict[str, str]:
     """For people: how many operations of each function took which schedule, and what is worth a look."""
-    found: dict[str, str] = {}
+    found = {"GPUs": f"{shards}, each with a share of heads and channels"} if shards > 1 else {}
     for function in dict.fromkeys(s.function for s in schedules):
         counts = Counter(s.schedule for s in schedules if s.function == function)
         found[function] = ", ".join(f"{count} {schedule}" for schedule, count in counts.items())

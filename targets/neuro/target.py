@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sdc.errors import TargetError
-from sdc.ir.model import Model
+from sdc.ir.model import Model, ModelInfo
 from sdc.targets.base import BuildResult, Progress, Runner, StatelessRunner
 from sdc.targets.neuro.codegen.mapped import MappedPlacement
 from sdc.targets.neuro.codegen.module import Compiled, compile_module
@@ -45,6 +45,9 @@ class NeuroTarget:
             MachineError: There is no such machine, or its description is wrong.
         """
         load_machine(config.machine or DEFAULT_MACHINE)
+
+    def check_model(self, info: ModelInfo, config: Any) -> None:
+        """Whether a model fits is known when it has been placed."""
 
     def build(self, model: Model, config: Any, out: Path, progress: Progress) -> BuildResult:
         """Writes the program (docs/isa.md, binary container), the memory outside the cores, and the machine.

@@ -251,14 +251,15 @@ class _Body(Body):
         self.data[step.out] = self.call(kernels[3], args, out)
 
     def generic(self, binding: Any) -> None:
-        """Rows of a stored table by a kernel; anything else by TVM's default schedules."""
+        """Rows of a table by a kernel, sums over workers by Disco, the rest by TVM's default schedules."""
         value = binding.value
         if is_op(value, "take") and self.is_gather(value):
             self.gather(binding)
             return
         super().generic(binding)
         if isinstance(value, relax.Call):
-            self.record(f"{value.op.name.removeprefix('relax.')} {binding.var.name}", FALLBACK)
+            schedule = "all-reduce" if is_op(value, "ccl.allreduce") else FALLBACK
+            self.record(f"{value.op.name.removeprefix('relax.')} {binding.var.name}", schedule)
 
     def is_gather(self, call: Any) -> bool:
         table, index = call.args

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.spiking_form import SpikeOptions, spiking_form, state_inputs
 from helpers.tiny_llama import tiny_llama
-from helpers.workers import Meeting, run_together
+from helpers.workers import Threads
 
 from sdc.errors import TargetError
 from sdc.ir.evaluate import Evaluator
@@ -57,8 +57,8 @@ def test_the_sharded_module_has_shares_and_two_all_reduces_a_layer(model) -> Non
 
 def test_accumulators_are_those_of_the_whole_program(model, monkeypatch) -> None:
     workers = 2
-    meeting, halves = Meeting(workers), shard(model, workers)
-    monkeypatch.setitem(NUMPY_OPS, "ccl.allreduce", lambda x, **_: meeting.add_up(x))
+    threads, halves = Threads(workers), shard(model, workers)
+    monkeypatch.setitem(NUMPY_OPS, "ccl.allreduce", lambda x, **_: threads.add_up(x))
     events: list[list[Any]] = [[], []]
 
     def work(worker: int) -> np.ndarray:
@@ -72,7 +72,7 @@ def test_accumulators_are_those_of_the_whole_program(model, monkeypatch) -> None
         run = Evaluator(halves[worker], watch)
         return run.run("forward", TOKENS[None], np.array(0), *state_inputs(halves[worker]))[0][0]
 
-    logits = run_together(meeting, work)
+    logits = threads.run(work)
     np.testing.assert_array_equal(logits[0], logits[1])
     want = Evaluator(model).run("forward", TOKENS[None], np.array(0), *state_inputs(model))[0][0]
     assert np.median(np.abs(logits[0] - want)) < 1e-4 * np.abs(want).max()
