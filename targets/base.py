@@ -35,7 +35,7 @@ class Runner(Protocol):
     """A loaded decoder with its state. One conversation at a time; not safe across threads.
 
     A runner may also have ``resume`` and ``reused``: see :class:`sdc.targets.fused.runner.DecoderRunner`; and
-    ``together`` and ``most_together``: see :class:`sdc.targets.cpu.runner.CpuRunner`.
+    ``together`` and ``most_together``: see :class:`sdc.targets.fused.together.Together`.
     """
 
     @property

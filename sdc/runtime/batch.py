@@ -54,7 +54,7 @@ def answer_together(
     """Each prompt's answer: the tokens that it gives alone.
 
     Args:
-        runner: One with ``together`` (see :class:`sdc.targets.cpu.runner.CpuRunner`), or any other.
+        runner: One with ``together`` (see :class:`sdc.targets.fused.together.Together`), or any other.
         prompts: Token ids of each, at least one.
         max_new_tokens: Most tokens of an answer.
         sampler: A fresh sampler for each prompt.

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdc.errors import TargetError
 from sdc.targets.cpu.layout import sequence_bytes, unpack_keys
 from sdc.targets.fused.machine import tensor_of, zeros
-from sdc.targets.fused.runner import DecoderRunner, HostMemory, check_finite, likeliest, thread_count
+from sdc.targets.fused.runner import DecoderRunner, HostMemory, likeliest, thread_count
 from sdc.targets.fused.signature import Signature, State
+from sdc.targets.fused.together import Together, check_count
 from sdc.targets.weights import offsets
 
-__all__ = ["CpuRunner", "Together"]
+__all__ = ["CpuRunner"]
 
 
 _BATCH = "batch"  # the function that decodes one token of each of several sequences
@@ -52,12 +52,16 @@ class CpuRunner(DecoderRunner):
         Raises:
             TargetError: The program cannot decode so many together.
         """
-        if not 0 < count <= self.most_together:
-            raise TargetError(f"{count} sequences cannot decode together, at most {self.most_together} can")
+        check_count(count, self.most_together)
         stride = sequence_bytes(self._signature.states)
         memory = zeros([count * stride], "uint8")
         pieces = [memory[i * stride : (i + 1) * stride] for i in range(count)]
-        return Together([self._sibling(piece) for piece in pieces], self._regions[_BATCH], memory)
+        cache, region = tensor_of(memory), self._regions[_BATCH]
+
+        def step(tokens: NDArray, places: NDArray) -> NDArray:
+            return region(tensor_of(tokens), tensor_of(places), cache, tokens.size)
+
+        return Together([self._sibling(piece) for piece in pieces], step)
 
     def _sibling(self, memory: NDArray) -> CpuRunner:
         """The same program with a sequence of its own."""
@@ -88,42 +92,6 @@ class CpuRunner(DecoderRunner):
             return super()._call(name, tokens, count)
         logits = region(tokens, self._place.tensor, self._cache, 1)
         self._move(self._position + count)
-        return logits
-
-
-class Together:
-    """Sequences that decode together: weights are read once for all of them.
-
-    Attributes:
-        sequences: Each as a runner with its own cache; a prompt goes into it by ``prefill`` or ``resume``.
-    """
-
-    def __init__(self, sequences: list[CpuRunner], region: _Region, memory: NDArray) -> None:
-        self.sequences, self._region = sequences, region
-        self._cache = tensor_of(memory)
-
-    def decode(self, numbers: Sequence[int], tokens: Sequence[int]) -> NDArray:
-        """Appends one token to each of some sequences; their logits [n, vocab], those of each one alone.
-
-        Args:
-            numbers: Which sequences, each at most once.
-            tokens: The token of each.
-
-        Raises:
-            NumericsError: A logit is NaN or infinite.
-            TargetError: A cache is full, a token unknown, or a sequence named twice.
-        """
-        chosen = [self.sequences[number] for number in numbers]
-        if len(set(numbers)) != len(tokens) or not chosen:
-            raise TargetError(f"tokens for {len(tokens)} different sequences are needed, got {list(numbers)}")
-        for sequence, token in zip(chosen, tokens, strict=True):
-            sequence.check_next(token)
-        places = np.array([[s.position for s in chosen], numbers], np.int64)
-        ids = tensor_of(np.array([tokens], np.int64))
-        logits = self._region(ids, tensor_of(places), self._cache, len(chosen))
-        check_finite(logits)
-        for sequence, token in zip(chosen, tokens, strict=True):
-            sequence.took(token)
         return logits
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tvm
+import tvm_ffi
 from numpy.typing import NDArray
 
 from sdc.errors import DeviceMemoryError, NoDeviceError
 from sdc.targets.fused.machine import Machine
 from sdc.targets.fused.runner import Cell
+from sdc.targets.fused.signature import State
 
 __all__ = ["DeviceMemory", "check_room", "find_devices"]
 
@@ -59,6 +64,40 @@ class _DeviceCell:
         self.tensor.copyfrom(np.full(self._shape, value, np.int64))
 
 
+# A DLTensor in 64-bit words (dlpack.h): data, device, dimensions and type, shape, strides, byte offset.
+_DATA, _BYTE_OFFSET = 0, 5
+
+
+@dataclass(frozen=True)
+class _Capsule:
+    """A tensor on its way through DLPack (dmlc.github.io/dlpack, "Python Specification")."""
+
+    capsule: Any
+    device: tuple[int, int]
+
+    def __dlpack__(self, **_wishes: Any) -> Any:
+        return self.capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device
+
+
+def _part(whole: Any, shape: tuple[int, ...], offset: int) -> Any:
+    """A tensor in the memory of another, ``offset`` bytes from its start.
+
+    TVM's view keeps the other's address and a byte offset, which compiled programs refuse; here the address
+    itself moves. It holds the other's memory.
+    """
+    view = whole._create_view(shape, relative_byte_offset=offset)
+    capsule = view._to_dlpack()
+    address = ctypes.pythonapi.PyCapsule_GetPointer
+    address.restype, address.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    words = ctypes.cast(address(capsule, b"dltensor"), ctypes.POINTER(ctypes.c_uint64))
+    words[_DATA] += words[_BYTE_OFFSET]
+    words[_BYTE_OFFSET] = 0
+    return tvm_ffi.from_dlpack(_Capsule(capsule, view.__dlpack_device__()))
+
+
 class DeviceMemory:
     """See :class:`sdc.targets.fused.runner.Memory`: everything on one GPU, weights copied once."""
 
@@ -81,6 +120,20 @@ class DeviceMemory:
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Any:
         """A tensor of zeros on the device."""
         return self.tensor(np.zeros(shape, dtype))
+
+    def copies(self, count: int, states: Sequence[State]) -> list[tuple[Any, list[Any]]]:
+        """Of each state a tensor [count, ...] of zeros on the device, and its ``count`` parts as tensors.
+
+        Raises:
+            DeviceMemoryError: The device's free memory is too small.
+        """
+        sizes = [int(np.prod(s.shape)) * np.dtype(s.dtype).itemsize for s in states]
+        check_room(self.device, count * sum(sizes))
+        made = []
+        for state, size in zip(states, sizes, strict=True):
+            whole = self.zeros((count, *state.shape), state.dtype)
+            made.append((whole, [_part(whole, state.shape, i * size) for i in range(count)]))
+        return made
 
     def cell(self, shape: tuple[int, ...]) -> Cell:
         """An int64 tensor with one element, 0."""

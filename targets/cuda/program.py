@@ -13,7 +13,7 @@ from sdc.errors import TargetError
 from sdc.ir.model import Model
 from sdc.targets.cuda.lower.lowering import Lowering, Scheduled
 from sdc.targets.fused.packed import PackedWeights
-from sdc.targets.fused.program import Lowered, bound, compile_module, lower_model
+from sdc.targets.fused.program import CHUNK, Lowered, bound, compile_module, lower_model
 
 __all__ = ["CudaProgram", "compile_program", "lower_for_cuda"]
 
@@ -37,19 +37,22 @@ class CudaProgram:
 def lower_for_cuda(model: Model) -> tuple[Lowered, tuple[Scheduled, ...]]:
     """The lowered functions, and the schedule that each operation took.
 
-    A decoder whose caches all change in place has ``greedy`` too, which leaves logits on the device.
+    A decoder whose caches all change in place has ``greedy`` too, which leaves logits on the device; one
+    whose operations all have kernels has ``batch``, a token of each of several sequences.
 
     Raises:
         TargetError: The module holds something that cannot be compiled.
     """
     lowering = Lowering(PackedWeights(model.params))
-    lowered = lower_model(model, lowering, finish=_add_greedy)
+    lowered = lower_model(model, lowering, finish=_add_own)
     return lowered, tuple(lowering.schedules)
 
 
-def _add_greedy(model: Model, lowering: Any) -> None:
+def _add_own(model: Model, lowering: Any) -> None:
     if model.info.kind == "decoder" and all(s.in_place for s in lowering.states):
         lowering.add_greedy(bound(model, {"batch": 1, "seq": 1}))
+        if lowering.is_whole("decode"):
+            lowering.add_batch(bound(model, {"batch": 1}), min(CHUNK, model.info.max_seq))
 
 
 def target() -> tvm.target.Target:

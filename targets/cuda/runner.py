@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdc.errors import NumericsError
+from sdc.targets.fused.machine import as_array
 from sdc.targets.fused.runner import DecoderRunner, Memory
 from sdc.targets.fused.signature import Signature
+from sdc.targets.fused.together import Together, check_count
 
 __all__ = ["CudaRunner"]
 
 _NOTHING = (-1, -1)
+_BATCH = "batch"  # the function that decodes one token of each of several sequences
 
 
 class CudaRunner(DecoderRunner):
@@ -26,6 +30,34 @@ class CudaRunner(DecoderRunner):
         super().__init__(module, signature, weights, memory)
         self._held = _NOTHING  # the token that the device holds already, and its position
         self._next = self._machine["greedy"] if "greedy" in signature.launches else None
+
+    @property
+    def most_together(self) -> int:
+        """Sequences that :meth:`together` takes at most; 0 where the program cannot."""
+        return self._signature.chunk if _BATCH in self._signature.launches else 0
+
+    def together(self, count: int) -> Together:
+        """``count`` empty sequences that decode together, apart from this runner's own.
+
+        Raises:
+            TargetError: The program cannot decode so many together, or the device's memory is too small.
+        """
+        check_count(count, self.most_together)
+        caches = self._memory.copies(count, self._signature.states)
+        whole, function = [all_of_it for all_of_it, _ in caches], self._machine[_BATCH]
+
+        def step(tokens: NDArray, places: NDArray) -> NDArray:
+            given = self._memory.tensor(tokens), self._memory.tensor(places)
+            return as_array(function(*given, *whole, *self._weights)).reshape(tokens.size, -1)
+
+        return Together([self._sibling([own[i] for _, own in caches]) for i in range(count)], step)
+
+    def _sibling(self, states: list[Any]) -> CudaRunner:
+        """The same program with a sequence of its own."""
+        other = copy(self)
+        other._token, other._place = self._memory.cell((1, 1)), self._memory.cell(())
+        other._position, other._kept, other._held, other._states = 0, [], _NOTHING, states
+        return other
 
     def _step(self, token: int) -> int:
         """Launches a token's kernels and waits for eight bytes; token and position stay on the device."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sdc.errors import NumericsError, TargetError
 from sdc.targets.firing import Firing
 from sdc.targets.fused.machine import Machine, as_array, host_machine, tensor_of, zeros
-from sdc.targets.fused.signature import Signature
+from sdc.targets.fused.signature import Signature, State
 
 __all__ = [
     "Cell",
@@ -59,6 +59,10 @@ class Memory(Protocol):
         """A tensor of zeros, kept for good."""
         ...
 
+    def copies(self, count: int, states: Sequence[State]) -> list[tuple[Any, list[Any]]]:
+        """Of each state a tensor [count, ...] of zeros, kept for good, and its ``count`` parts as tensors."""
+        ...
+
     def cell(self, shape: tuple[int, ...]) -> Cell:
         """An int64 tensor with one element, 0."""
         ...
@@ -96,6 +100,11 @@ class HostMemory:
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Any:
         """A tensor of zeros, kept for good."""
         return tensor_of(zeros(shape, dtype))
+
+    def copies(self, count: int, states: Sequence[State]) -> list[tuple[Any, list[Any]]]:
+        """Of each state a tensor [count, ...] of zeros, kept for good, and its ``count`` parts as tensors."""
+        made = [zeros((count, *state.shape), state.dtype) for state in states]
+        return [(tensor_of(whole), [tensor_of(part) for part in whole]) for whole in made]
 
     def cell(self, shape: tuple[int, ...]) -> Cell:
         """An int64 tensor with one element, 0."""

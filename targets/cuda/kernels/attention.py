@@ -5,11 +5,13 @@ finished on its own. Three kernels run over (heads, pieces of 64 keys), a warp e
 largest score of each piece; exponentials of score - max over all pieces, with the sum and the largest weight
 of each piece; counts against the largest weight of all, and the integer sums of each piece. A fourth adds the
 pieces and encodes the output. Maxima and integers do not depend on the split, so counts are those of one
-pass; pieces past the last token do nothing.
+pass; pieces past the last token do nothing. Of tokens that are ``apart`` each has a cache of its own
+(:class:`sdc.targets.cuda.kernels.places.Places`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,7 @@ from sdc.targets.cuda.emit import (
     warp_sum,
 )
 from sdc.targets.cuda.kernels.cache import PIECE, CacheLayout
+from sdc.targets.cuda.kernels.places import Places, apart_name
 from sdc.targets.cuda.kernels.rows import can_encode, encode_row, hadamard_row, registers_of
 from sdc.targets.fused.emit import const, declare, if_, load, prim_func, select, store, symbol, then
 from sdc.targets.fused.specs import AttentionSpec, Encoder
@@ -77,18 +80,19 @@ def probability_count(spec: AttentionSpec, weight: Any, theta: Any) -> Any:
 class _Piece:
     """What the kernels over pieces of the context share: sizes, the visible keys, reductions over pieces."""
 
-    def __init__(self, spec: AttentionSpec) -> None:
+    def __init__(self, spec: AttentionSpec, apart: bool) -> None:
         self.spec = spec
         self.n: Any = spec.tokens or symbol("n")
+        self.places = Places(self.n, apart=apart)
         self.keys = CacheLayout(spec.kv_heads, spec.slots, spec.width)
         self.values = CacheLayout(spec.kv_heads, spec.slots, spec.value_width)
         self.share = spec.heads // spec.kv_heads
         self.rows_shape = (self.n, spec.heads, self.keys.slots)
         self.pieces_shape = (self.n, spec.heads, self.keys.pieces)
 
-    def see(self, position: Any, m: Any) -> None:
-        """The first and last key that token m sees, and the pieces that hold them."""
-        self.last = let(position[()] + m)
+    def see(self, m: Any) -> None:
+        """The first and last key that token m sees, the pieces that hold them, and the cache."""
+        self.last, self.cache = self.places.token(m), self.places.cache(m)
         self.first: Any = let(tirx.max(self.last - (self.spec.window - 1), 0)) if self.spec.window else 0
         self.first_piece = let(tirx.floordiv(self.first, PIECE)) if self.spec.window else 0
         self.last_piece = let(tirx.floordiv(self.last, PIECE))
@@ -115,23 +119,28 @@ class _Piece:
         return let(load(total, (0,)))
 
 
-def attention_scores(spec: AttentionSpec) -> tirx.PrimFunc:
+def _kernel(step: str, spec: AttentionSpec, apart: bool, body: Callable[[_Piece], None]) -> tirx.PrimFunc:
+    name = apart_name(f"attention_{step}_{spec.tokens or 'n'}_h{spec.heads}", apart=apart)
+    return prim_func(name, lambda: body(_Piece(spec, apart)))
+
+
+def attention_scores(spec: AttentionSpec, *, apart: bool = False) -> tirx.PrimFunc:
     """The kernel ``(q, q_theta, k, k_theta, position, scores, tops)``.
 
     q [n, h, d] int8, q_theta [n, h]; caches as in :mod:`sdc.targets.cuda.kernels.cache`; position int64 ();
     scores [n, h, S] float32, written for visible keys; tops [n, h, pieces], the largest of each active piece.
     A thread holds one key and meets the queries of all heads that share it.
     """
-    return prim_func(f"attention_scores_{spec.tokens or 'n'}_h{spec.heads}", lambda: _scores(_Piece(spec)))
+    return _kernel("scores", spec, apart, _scores)
 
 
 def _scores(p: _Piece) -> None:
     spec = p.spec
     q = declare("query", (p.n, spec.heads, spec.width), "int8")
     q_theta = declare("query_theta", (p.n, spec.heads), "float32")
-    k = declare("key", p.keys.key_shape, "int8")
-    k_theta = declare("key_theta", p.keys.theta_shape, "float32")
-    position = declare("position", (), "int64")
+    k = declare("key", p.places.cached(p.keys.key_shape), "int8")
+    k_theta = declare("key_theta", p.places.cached(p.keys.theta_shape), "float32")
+    p.places.declare()
     scores = declare("scores", p.rows_shape, "float32")
     tops = declare("tops", p.pieces_shape, "float32")
     with (
@@ -140,17 +149,17 @@ def _scores(p: _Piece) -> None:
         blocks("z", p.n) as m,
         threads(WARP) as lane,
     ):
-        p.see(position, m)
+        p.see(m)
         tops_held = registers(p.share, "float32")
         with if_(p.active(piece)), then():
             for s in range(p.share):
                 store(tops_held, (s,), const(LOWEST, "float32"))
             with loop(STEPS) as step:
                 key = let(piece * PIECE + step * WARP + lane)
-                row, theta = registers(spec.width // WORD, "int32"), let(load(k_theta, (kv, key)))
+                row, theta = registers(spec.width // WORD, "int32"), let(load(k_theta, (*p.cache, kv, key)))
                 words = _vector(spec.width)
                 for at in range(0, spec.width // WORD, words):
-                    store(row, (at,), load_words(k, (kv, key, at * WORD), words), words)
+                    store(row, (at,), load_words(k, (*p.cache, kv, key, at * WORD), words), words)
                 for s in range(p.share):
                     h = kv * p.share + s
                     factor = const(spec.scale, "float32") * load(q_theta, (m, h)) * theta
@@ -183,21 +192,21 @@ def _vector(width: int) -> int:
     return words
 
 
-def attention_weights(spec: AttentionSpec) -> tirx.PrimFunc:
+def attention_weights(spec: AttentionSpec, *, apart: bool = False) -> tirx.PrimFunc:
     """The kernel ``(scores, tops, v_theta, position, weights, sums, largest)``.
 
     weights [n, h, S] float32: e_j * v_theta_j; sums [n, h, pieces] of e_j, largest [n, h, pieces] int32: the
     bits of each piece's largest weight.
     """
-    return prim_func(f"attention_weights_{spec.tokens or 'n'}_h{spec.heads}", lambda: _weights(_Piece(spec)))
+    return _kernel("weights", spec, apart, _weights)
 
 
 def _weights(p: _Piece) -> None:
     spec = p.spec
     scores = declare("scores", p.rows_shape, "float32")
     tops = declare("tops", p.pieces_shape, "float32")
-    v_theta = declare("value_theta", p.values.theta_shape, "float32")
-    position = declare("position", (), "int64")
+    v_theta = declare("value_theta", p.places.cached(p.values.theta_shape), "float32")
+    p.places.declare()
     weights = declare("weights", p.rows_shape, "float32")
     sums = declare("sums", p.pieces_shape, "float32")
     largest = declare("largest", p.pieces_shape, "int32")
@@ -207,7 +216,7 @@ def _weights(p: _Piece) -> None:
         blocks("z", p.n) as m,
         threads(WARP) as lane,
     ):
-        p.see(position, m)
+        p.see(m)
         with if_(p.active(piece)), then():
             top = p.over_pieces(tops, m, h, lane, maximum=True)
             total, bits = registers(1, "float32"), registers(1, "int32")
@@ -221,7 +230,7 @@ def _weights(p: _Piece) -> None:
                 with if_(p.seen(key)), then():
                     e = let(exp(load(scores, (m, h, key)) - top))
                     store(total, (0,), load(total, (0,)) + e)
-                    store(weight, (0,), e * load(v_theta, (tirx.floordiv(h, p.share), key)))
+                    store(weight, (0,), e * load(v_theta, (*p.cache, tirx.floordiv(h, p.share), key)))
                 store(weights, (m, h, key), load(weight, (0,)))
                 store(bits, (0,), tirx.max(load(bits, (0,)), integer_bits(load(weight, (0,)))))
             warp_sum(total, 0)
@@ -237,20 +246,20 @@ def theta_of(spec: AttentionSpec, bits: Any) -> Any:
     return let(tirx.reinterpret("float32", bits) * factor)
 
 
-def attention_mix(spec: AttentionSpec) -> tirx.PrimFunc:
+def attention_mix(spec: AttentionSpec, *, apart: bool = False) -> tirx.PrimFunc:
     """The kernel ``(weights, largest, v, position, mixed)``.
 
     v as in the cache; mixed [n, h, pieces, dv] int32: each active piece's sum of counts times value counts.
     """
-    return prim_func(f"attention_mix_{spec.tokens or 'n'}_h{spec.heads}", lambda: _mix(_Piece(spec)))
+    return _kernel("mix", spec, apart, _mix)
 
 
 def _mix(p: _Piece) -> None:
     spec = p.spec
     weights = declare("weights", p.rows_shape, "float32")
     largest = declare("largest", p.pieces_shape, "int32")
-    v = declare("value", p.values.value_shape, "int8")
-    position = declare("position", (), "int64")
+    v = declare("value", p.places.cached(p.values.value_shape), "int8")
+    p.places.declare()
     mixed = declare("mixed", (p.n, spec.heads, p.keys.pieces, spec.value_width), "int32")
     channels = registers_of(spec.value_width)
     with (
@@ -259,7 +268,7 @@ def _mix(p: _Piece) -> None:
         blocks("z", p.n) as m,
         threads(WARP) as lane,
     ):
-        p.see(position, m)
+        p.see(m)
         with if_(p.active(piece)), then():
             theta = theta_of(spec, p.over_pieces(largest, m, h, lane, maximum=True))
             acc, packed = registers(channels, "int32"), registers(1, "int32")
@@ -278,7 +287,7 @@ def _mix(p: _Piece) -> None:
                     for r in range(channels):
                         with if_(lane + r * WARP < spec.value_width), then():
                             quad = tirx.floordiv(first, WORD) + word
-                            at = (tirx.floordiv(h, p.share), quad, lane + r * WARP, 0)
+                            at = (*p.cache, tirx.floordiv(h, p.share), quad, lane + r * WARP, 0)
                             values = load_words(v, at, 1)
                             store(acc, (r,), dot4(four, values, load(acc, (r,)), unsigned=True))
             for r in range(channels):
@@ -286,12 +295,13 @@ def _mix(p: _Piece) -> None:
                     store(mixed, (m, h, piece, lane + r * WARP), load(acc, (r,)))
 
 
-def attention_output(spec: AttentionSpec) -> tirx.PrimFunc:
+def attention_output(spec: AttentionSpec, *, apart: bool = False) -> tirx.PrimFunc:
     """The kernel ``(mixed, sums, largest, position[, signs][, limits], out...)``: a warp per token and head.
 
     out [n, h, dv] float32, or counts [n, h * dv] and theta [n, h * dv / group] where the output is encoded.
     """
-    return prim_func(spec.key() + "_output", lambda: _Output(spec).emit())
+    name = apart_name(spec.key() + "_output", apart=apart)
+    return prim_func(name, lambda: _Output(spec, apart).emit())
 
 
 class _Output(_Piece):
@@ -300,7 +310,7 @@ class _Output(_Piece):
         mixed = declare("mixed", (self.n, spec.heads, self.keys.pieces, spec.value_width), "int32")
         sums = declare("sums", self.pieces_shape, "float32")
         largest = declare("largest", self.pieces_shape, "int32")
-        position = declare("position", (), "int64")
+        self.places.declare()
         channels = spec.heads * spec.value_width
         signs = declare("signs", (channels,), "float32") if spec.block else None
         if spec.encoder:
@@ -310,7 +320,7 @@ class _Output(_Piece):
         else:
             self.out = declare("out", (self.n, spec.heads, spec.value_width), "float32")
         with blocks("x", spec.heads) as h, blocks("y", self.n) as m, threads(WARP) as lane:
-            self.see(position, m)
+            self.see(m)
             self.m, self.h, self.lane = m, h, lane
             total = self.over_pieces(sums, m, h, lane, maximum=False)
             bits = self.over_pieces(largest, m, h, lane, maximum=True)

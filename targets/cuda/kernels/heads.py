@@ -11,6 +11,7 @@ from tvm import tirx
 
 from sdc.targets.cuda.emit import WARP, blocks, let, registers, threads
 from sdc.targets.cuda.kernels.cache import CacheLayout
+from sdc.targets.cuda.kernels.places import Places, apart_name
 from sdc.targets.cuda.kernels.rows import encode_row, hadamard_row, registers_of
 from sdc.targets.fused.emit import const, declare, if_, load, otherwise, prim_func, store, symbol, then
 from sdc.targets.fused.specs import HeadSpec, HeadsSpec, Rotary
@@ -18,29 +19,31 @@ from sdc.targets.fused.specs import HeadSpec, HeadsSpec, Rotary
 __all__ = ["encode_heads"]
 
 
-def encode_heads(spec: HeadsSpec) -> tirx.PrimFunc:
+def encode_heads(spec: HeadsSpec, *, apart: bool = False) -> tirx.PrimFunc:
     """The kernel ``(x..., position[, cos, sin][, signs...], limits, caches..., query, query_theta)``.
 
     x [n, stride] float32, position int64 (), signs [d] for each part with a block, limits [parts, 3] of the
     encoders. Keys and values are written to their cache and its thresholds at position + i; a query's counts
-    are [n, heads, d] int8, its theta [n, heads] float32. A warp per token and head.
+    are [n, heads, d] int8, its theta [n, heads] float32. A warp per token and head. Position and caches of
+    rows that are ``apart``: see :class:`sdc.targets.cuda.kernels.places.Places`.
     """
-    return prim_func(spec.key(), lambda: _Kernel(spec).emit())
+    return prim_func(apart_name(spec.key(), apart=apart), lambda: _Kernel(spec, apart).emit())
 
 
 class _Kernel:
-    def __init__(self, spec: HeadsSpec) -> None:
+    def __init__(self, spec: HeadsSpec, apart: bool) -> None:
         self.spec = spec
+        self.n: Any = spec.tokens or symbol("n")
+        self.places = Places(self.n, apart=apart)
 
     def emit(self) -> None:
-        spec = self.spec
-        n: Any = spec.tokens or symbol("n")
+        spec, n = self.spec, self.n
         self.tensors: dict[int, Any] = {}
         for part in spec.parts:
             at = part.source.tensor
             if at not in self.tensors:
                 self.tensors[at] = declare(f"x{at}", (n, part.source.stride), "float32")
-        position = declare("position", (), "int64")
+        self.places.declare()
         self.tables: tuple[Any, ...] = ()
         if spec.rotary:
             shape = (spec.rotary.length, spec.rotary.half)
@@ -53,7 +56,7 @@ class _Kernel:
         heads = sum(p.heads for p in spec.parts)
         with blocks("x", n) as m, blocks("y", heads) as head, threads(WARP) as lane:
             self.m, self.lane = m, lane
-            self.token = let(position[()] + m)
+            self.token, self.cache = self.places.token(m), self.places.cache(m)
             first = 0
             for i, part in enumerate(spec.parts):
                 mine = tirx.all(head >= first, head < first + part.heads)
@@ -72,7 +75,8 @@ class _Kernel:
             return counts, declare("query_theta", (n, part.heads), "float32")
         layout = CacheLayout(part.heads, self.spec.slots, part.width)
         shape = layout.key_shape if part.role == "key" else layout.value_shape
-        return declare(part.role, shape, "int8"), declare(f"{part.role}_theta", layout.theta_shape, "float32")
+        counts = declare(part.role, self.places.cached(shape), "int8")
+        return counts, declare(f"{part.role}_theta", self.places.cached(layout.theta_shape), "float32")
 
     def head(self, part: HeadSpec, h: Any, signs: Any, numbers: Any, out: tuple[Any, Any]) -> None:
         counts, theta = out
@@ -96,7 +100,7 @@ class _Kernel:
 
         def write_theta(r: int, value: Any) -> None:
             if r == 0:
-                at = (self.m, h) if part.role == "query" else (h, self.token)
+                at = (self.m, h) if part.role == "query" else (*self.cache, h, self.token)
                 with if_(self.lane.equal(0)), then():
                     store(theta, at, value)
 
@@ -107,8 +111,8 @@ class _Kernel:
         if part.role == "query":
             return self.m, h, channel
         if part.role == "key":
-            return h, self.token, channel
-        return h, tirx.floordiv(self.token, 4), channel, tirx.floormod(self.token, 4)
+            return *self.cache, h, self.token, channel
+        return *self.cache, h, tirx.floordiv(self.token, 4), channel, tirx.floormod(self.token, 4)
 
     def read(self, part: HeadSpec, h: Any, channel: Any) -> Any:
         return load(self.tensors[part.source.tensor], (self.m, h * part.width + channel + part.source.offset))

@@ -25,6 +25,7 @@ from sdc.targets.cuda.kernels.gemm import spike_gemm
 from sdc.targets.cuda.kernels.gemv import spike_gemv
 from sdc.targets.cuda.kernels.heads import encode_heads
 from sdc.targets.cuda.kernels.linear import can_gemv, schedule_of
+from sdc.targets.cuda.kernels.places import apart_name
 from sdc.targets.cuda.kernels.tables import GatherRows, LastRow, Likeliest
 from sdc.targets.cuda.packing import ByChannel, PackNibbles
 from sdc.targets.fused.graph import rows_and_width
@@ -32,13 +33,18 @@ from sdc.targets.fused.match import Encode, Linear
 from sdc.targets.fused.match_attention import Attention
 from sdc.targets.fused.packed import PackedWeights
 from sdc.targets.fused.rebuild import Body, Rebuild, Step, encoded, is_one
+from sdc.targets.fused.signature import State
 from sdc.targets.fused.specs import AttentionSpec, EncodeSpec, LinearSpec, Stream
 
-__all__ = ["FALLBACK", "Lowering", "Scheduled"]
+__all__ = ["BATCH", "FALLBACK", "Lowering", "Scheduled"]
+
+BATCH = "batch"
+"""The function that decodes one token of each of several sequences."""
 
 # What the record says of operations that no kernel here takes: TVM's default GPU schedules
 # (tvm.s_tir.dlight).
 FALLBACK = "dlight"
+ALL_REDUCE = "all-reduce"
 
 _LINEAR_KERNELS = {"gemv-dp4a": spike_gemv, "gemm-mma": spike_gemm, "events-ballot": spike_events}
 
@@ -72,6 +78,18 @@ class Lowering(Rebuild):
         """``greedy``: the likeliest next token takes the place of the token; no logits leave the device."""
         self.add("greedy", function, emitter=_Greedy)
 
+    def add_batch(self, function: relax.Function, most: int) -> None:
+        """:data:`BATCH`: every row is the next token of a sequence of its own, ``most`` rows at most.
+
+        Its position argument is int64 [2, n], positions and numbers of sequences; its caches have the
+        sequences' axis in front.
+        """
+        self.add(BATCH, function, bound=most, emitter=_Batch)
+
+    def is_whole(self, function: str) -> bool:
+        """Whether every operation of a function has a kernel of ours."""
+        return all(s.schedule not in (FALLBACK, ALL_REDUCE) for s in self.schedules if s.function == function)
+
 
 @dataclass(frozen=True)
 class _Named:
@@ -87,6 +105,7 @@ class _Named:
 class _Body(Body):
     cache_layout = CacheLayout
     key_dtype = "int8"
+    apart = False  # every row is the next token of a sequence of its own
 
     def match(self) -> dict[Any, Step]:
         """Steps that a kernel takes; the others' operations are left to the fallback."""
@@ -176,20 +195,25 @@ class _Body(Body):
         tokens = 1 if is_one(rows) else 0
         heads, spec = replace(heads, tokens=tokens), replace(spec, tokens=tokens)
         args = [self.view(s, [rows, strides[i]]) for i, s in enumerate(step.sources)]
-        position = self.view(step.position, [])
+        position = self.place(step.position)
         args += [position, *(self.weight(t) for t in step.tables)]
         args += [self.weight(s) for s in step.signs if s is not None]
         args.append(self.owner.weights.limits(step.limits))
         states = [self.data[s] for s in step.states]
         query = [([rows, spec.heads, spec.width], "int8"), ([rows, spec.heads], "float32")]
-        kernel = self.owner.kernel(heads, lambda: encode_heads(heads))
+        name = _Named(heads, apart_name(heads.key(), apart=self.apart))
+        kernel = self.owner.kernel(name, lambda: encode_heads(heads, apart=self.apart))
         self.record(f"{self.attention_name(step)} heads", "heads-warp", kernel)
         made = self.call(kernel, [*args, *states], query, fresh_from=len(args))
         parts = [self.item(made, i) for i in (4, 5, 0, 1, 2, 3)]
-        if not tokens and can_attend_mma(spec):
+        if not tokens and not self.apart and can_attend_mma(spec):
             self.attend_many(step, spec, rows, parts, position)
         else:
             self.attend_split(step, spec, rows, parts, position)
+
+    def place(self, position: Any) -> Any:
+        """Where the rows stand, as kernels take it."""
+        return self.view(position, [])
 
     def attention_name(self, step: Attention) -> str:
         var = step.out if step.encode is None else step.encode.sources[0]
@@ -231,7 +255,10 @@ class _Body(Body):
         names = ("scores", "weights", "mix", "output")
         makers = (attention_scores, attention_weights, attention_mix, attention_output)
         kernels = [
-            self.owner.kernel(_Named(spec, f"attention_{name}"), lambda make=make: make(spec))
+            self.owner.kernel(
+                _Named(spec, apart_name(f"attention_{name}", apart=self.apart)),
+                lambda make=make: make(spec, apart=self.apart),
+            )
             for name, make in zip(names, makers, strict=True)
         ]
         self.record(self.attention_name(step), "attention-split", *kernels)
@@ -258,7 +285,7 @@ class _Body(Body):
             return
         super().generic(binding)
         if isinstance(value, relax.Call):
-            schedule = "all-reduce" if is_op(value, "ccl.allreduce") else FALLBACK
+            schedule = ALL_REDUCE if is_op(value, "ccl.allreduce") else FALLBACK
             self.record(f"{value.op.name.removeprefix('relax.')} {binding.var.name}", schedule)
 
     def is_gather(self, call: Any) -> bool:
@@ -293,6 +320,38 @@ class _Greedy(_Body):
         self.record("next token", "argmax", kernel)
         token, position = self.inputs[:2]
         return self.item(self.call(kernel, [flat, token, position], [], fresh_from=1), 0)
+
+
+class _Batch(_Body):
+    """One token of each of several sequences, side by side as the tokens of a prompt are elsewhere."""
+
+    apart = True
+
+    def input(self, var: Any) -> relax.Var:
+        """Positions become those of all rows; caches those of all sequences."""
+        if var.same_as(self.graph.inputs[1]):
+            rows = shape_of(self.graph.inputs[0], "tokens")[-1]
+            new = relax.Var(var.name, relax.TensorType([2, rows], "int64"))
+        elif var in self.in_place:
+            shape, dtype = self.in_place[var]
+            new = relax.Var(var.name, relax.TensorType([self.sequences(), *shape], dtype))
+        else:
+            return super().input(var)
+        self.data[var] = new
+        return new
+
+    def sequences(self) -> Any:
+        """How many there are: one length for all caches."""
+        if not hasattr(self, "_sequences"):
+            self._sequences = tirx.Var("sequences", "int64")
+        return self._sequences
+
+    def states(self) -> list[State]:
+        """One sequence's, as the other functions have them."""
+        return list(self.owner.states)
+
+    def place(self, position: Any) -> Any:
+        return self.data[self.graph.root(position)]
 
 
 def _can_take(step: Step) -> bool:
