@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from sdc.ir.model import Model, ModelInfo
 
-__all__ = ["BuildResult", "Progress", "Runner", "StatelessRunner", "Target"]
+__all__ = ["BuildResult", "Chooser", "Progress", "Runner", "StatelessRunner", "Target"]
 
 # Called with what is being done, steps done, and steps in all.
 Progress = Callable[[str, int, int], None]
@@ -31,11 +32,24 @@ class BuildResult:
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Chooser(Protocol):
+    """How the next token is chosen from logits: see :class:`sdc.runtime.sampling.Sampler`."""
+
+    temperature: float
+    top_p: float
+    random: Generator
+
+    def __call__(self, logits: NDArray) -> int:
+        """A token id from logits [vocab]; draws one number from ``random``, none at temperature 0."""
+        ...
+
+
 class Runner(Protocol):
     """A loaded decoder with its state. One conversation at a time; not safe across threads.
 
-    A runner may also have ``resume`` and ``reused``: see :class:`sdc.targets.fused.runner.DecoderRunner`; and
-    ``together`` and ``most_together``: see :class:`sdc.targets.fused.together.Together`.
+    A runner may also have ``following``, ``resume`` and ``reused``: see
+    :class:`sdc.targets.fused.runner.DecoderRunner`; and ``together`` and ``most_together``: see
+    :class:`sdc.targets.fused.together.Together`.
     """
 
     @property

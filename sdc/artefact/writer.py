@@ -18,7 +18,7 @@ from sdc.errors import ArtefactError
 
 __all__ = ["FORMAT_VERSION", "MANIFEST", "canonical", "hash_file", "seal", "staged", "write_manifest"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
 

@@ -174,9 +174,9 @@ class Program:
         room = int(self.manifest["model"]["max_seq"]) - len(prompt) + 1  # the last token needs no place
         wanted = min(max_new_tokens, room)
         token = sampler(_timed(times, _begin(runner), prompt))
-        # A device may choose the likeliest token itself, so that no logits travel.
-        greedy = getattr(runner, "greedy", None) if sampler.temperature == 0 else None
-        following = greedy(token) if greedy is not None and wanted > 1 else None
+        # A target may choose the token itself, where the logits lie.
+        choose = getattr(runner, "following", None)
+        following = choose(token, sampler) if choose is not None and wanted > 1 else None
         for number in range(wanted):
             if token in ends:
                 return

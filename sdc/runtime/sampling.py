@@ -11,6 +11,7 @@ __all__ = ["Sampler"]
 
 _CUTS = (1e-2, 1e-3, 1e-4)  # of the likeliest token's weight
 _ROUNDING = 1e-4  # more than a weight loses in float32
+_COLDEST = 1e-30  # float32 holds it, and its reciprocal
 
 
 class Sampler:
@@ -37,11 +38,20 @@ class Sampler:
         """A token id from logits [vocab]."""
         if self.temperature == 0:
             return int(logits.argmax())
+        tokens, weights = self._nucleus(logits)
+        mass = np.cumsum(weights)
+        drawn = self.random.random() * mass[-1]
+        return int(tokens[min(int(np.searchsorted(mass, drawn, side="right")), len(mass) - 1)])
+
+    def _nucleus(self, logits: NDArray) -> tuple[NDArray, NDArray]:
+        """The tokens to draw from, by number, and their weights."""
         order, weights, rest = self._candidates(logits)
+        if self.top_p == 1:
+            return order, weights
         mass = np.cumsum(weights)
         last = min(int(np.searchsorted(mass, self.top_p * (mass[-1] + rest))), len(mass) - 1)
-        drawn = self.random.random() * mass[last]
-        return int(order[min(int(np.searchsorted(mass, drawn, side="right")), last)])
+        by_number = np.argsort(order[: last + 1])
+        return order[by_number], weights[by_number]
 
     def _candidates(self, logits: NDArray) -> tuple[NDArray, NDArray, float]:
         """Tokens by falling weight, their weights, and the weight of all others, none of which can be drawn.
@@ -51,7 +61,7 @@ class Sampler:
         sorted, not a whole vocabulary.
         """
         top = logits.max()
-        rough = np.exp((logits - top) / np.float32(self.temperature))
+        rough = np.exp((logits - top) / np.float32(max(self.temperature, _COLDEST)))
         if self.top_p == 1:
             return np.arange(len(logits)), rough.astype(np.float64), 0.0
         total = float(rough.sum(dtype=np.float64))
@@ -61,5 +71,5 @@ class Sampler:
             if mass >= self.top_p * total * (1 + _ROUNDING):
                 break
         order = kept[np.argsort(-rough[kept], kind="stable")]
-        weights = np.exp((logits[order].astype(np.float64) - top) / self.temperature)
+        weights = np.exp((logits[order].astype(np.float64) - top) / max(self.temperature, _COLDEST))
         return order, weights, max(0.0, total - mass)

@@ -10,6 +10,7 @@ from pathlib import Path
 from sdc.ir.model import Model
 from sdc.targets.base import BuildResult, Progress
 from sdc.targets.cpu.isa import Isa
+from sdc.targets.cpu.kernels.sample import sample
 from sdc.targets.cpu.lower.choice import Choices, LoweringName
 from sdc.targets.cpu.lower.lowering import Lowering, add_batch
 from sdc.targets.cpu.region import Region, add_regions
@@ -61,7 +62,11 @@ def build_program(
 def _lower(model: Model, isa: Isa, choices: Choices) -> tuple[Lowered, dict[str, Region]]:
     """The program for one level, and its regions."""
     lowering = Lowering(isa, PackedWeights(model.params), choices)
-    return add_regions(lower_model(model, lowering, _own_functions), lowering, min(CHUNK, model.info.max_seq))
+    lowered = lower_model(model, lowering, _own_functions)
+    lowered, regions = add_regions(lowered, lowering, min(CHUNK, model.info.max_seq))
+    if model.info.kind == "decoder":
+        lowered.module["sample"] = sample(model.info.vocab, isa).with_attr("global_symbol", "sample")
+    return lowered, regions
 
 
 def _own_functions(model: Model, lowering: Rebuild) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdc.targets.base import Chooser
 from sdc.targets.cpu.layout import sequence_bytes, unpack_keys
 from sdc.targets.fused.machine import tensor_of, zeros
-from sdc.targets.fused.runner import DecoderRunner, HostMemory, likeliest, thread_count
+from sdc.targets.fused.runner import DecoderRunner, HostMemory, no_number, thread_count
 from sdc.targets.fused.signature import Signature, State
 from sdc.targets.fused.together import Together, check_count
 from sdc.targets.weights import offsets
@@ -40,6 +41,7 @@ class CpuRunner(DecoderRunner):
         for name in signature.regions:
             function = module.get_function(name, query_imports=True)
             self._regions[name] = _Region(function, signature, name, data)
+        self._choice = _Choice(module)
 
     @property
     def most_together(self) -> int:
@@ -75,16 +77,16 @@ class CpuRunner(DecoderRunner):
         self._cache, views = _states(states, zeros([sequence_bytes(states)], "uint8"))
         return views
 
-    def _step(self, token: int) -> int:
-        """Appends a token; the likeliest next one, found where the region has written the logits."""
+    def _step(self, token: int, choose: Chooser) -> int:
+        """Appends a token; the next one is chosen where the region has written the logits."""
         region = self._regions.get("decode")
         if region is None:
-            return super()._step(token)
+            return super()._step(token, choose)
         self.check_next(token)
         self._token.set(token)
         logits = region.run(self._token.tensor, self._place.tensor, self._cache, 1)
         self.took(token)
-        return likeliest(logits[0])
+        return self._choice(logits, choose)
 
     def _call(self, name: str, tokens: Any, count: int) -> NDArray:
         region = self._regions.get(name)
@@ -112,16 +114,40 @@ class _Region:
 
     def __call__(self, tokens: Any, position: Any, cache: Any, rows: int) -> NDArray:
         """Logits [rows, vocab]: of the last token, or of every sequence's."""
-        return self.run(tokens, position, cache, rows).copy()
+        self.run(tokens, position, cache, rows)
+        return self._results[rows][0].copy()
 
-    def run(self, tokens: Any, position: Any, cache: Any, rows: int) -> NDArray:
-        """As a call, but the next one writes over the result."""
+    def run(self, tokens: Any, position: Any, cache: Any, rows: int) -> Any:
+        """As a call, but a tensor [rows * vocab], and the next one writes over it."""
         if rows not in self._results:
             made = zeros([rows, self._vocab], "float32")
             self._results[rows] = (made, tensor_of(made.reshape(-1)))
-        logits, tensor = self._results[rows]
+        _, tensor = self._results[rows]
         self._function(tokens, position, self._weights, cache, *self._work, tensor)
-        return logits
+        return tensor
+
+
+class _Choice:
+    """The compiled choice of a token (:mod:`sdc.targets.cpu.kernels.sample`), with its arguments."""
+
+    def __init__(self, module: Any) -> None:
+        self._function = module.get_function("sample", query_imports=True)
+        self._settings, self._token = np.zeros(3), np.zeros(1, np.int64)
+        self._tensors = tensor_of(self._settings), tensor_of(self._token)
+
+    def __call__(self, logits: Any, choose: Chooser) -> int:
+        """A token from logits, a tensor [vocab].
+
+        Raises:
+            NumericsError: A logit is NaN or infinite.
+        """
+        drawn = choose.random.random() if choose.temperature > 0 else 0.0
+        self._settings[:] = choose.temperature, choose.top_p, drawn
+        self._function(logits, *self._tensors)
+        token = int(self._token[0])
+        if token < 0:
+            raise no_number()
+        return token
 
 
 def _states(states: Sequence[State], memory: NDArray) -> tuple[Any, list[Any]]:

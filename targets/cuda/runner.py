@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdc.errors import NumericsError
+from sdc.targets.base import Chooser
 from sdc.targets.fused.machine import as_array
-from sdc.targets.fused.runner import DecoderRunner, Memory
+from sdc.targets.fused.runner import DecoderRunner, Memory, no_number
 from sdc.targets.fused.signature import Signature
 from sdc.targets.fused.together import Together, check_count
 
@@ -22,7 +22,7 @@ _BATCH = "batch"  # the function that decodes one token of each of several seque
 
 
 class CudaRunner(DecoderRunner):
-    """See :class:`sdc.targets.base.Runner`; greedy decoding by :meth:`greedy` never copies logits."""
+    """See :class:`sdc.targets.base.Runner`; greedy decoding never copies logits."""
 
     def __init__(
         self, module: Any, signature: Signature, weights: Mapping[str, NDArray], memory: Memory
@@ -59,16 +59,16 @@ class CudaRunner(DecoderRunner):
         other._position, other._kept, other._held, other._states = 0, [], _NOTHING, states
         return other
 
-    def _step(self, token: int) -> int:
+    def _step(self, token: int, choose: Chooser) -> int:
         """Launches a token's kernels and waits for eight bytes; token and position stay on the device."""
-        if self._next is None:
-            return super()._step(token)
+        if self._next is None or choose.temperature > 0:
+            return super()._step(token, choose)
         if self._held != (token, self.position):
             self._token.set(int(self._known(np.asarray([token]))[0]))
         made = self._next(self._token.tensor, self._place.tensor, *self._states, *self._weights)
         chosen = int(made.numpy().item())
         if chosen < 0:
-            raise NumericsError("logits", "a logit is NaN or infinite")
+            raise no_number()
         self._kept.append(token)
         self._position += 1  # the kernel moved the device's own
         self._held = (chosen, self._position)

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sdc.ir.params import Param
-from sdc.targets.base import Progress
+from sdc.targets.base import Chooser, Progress
 from sdc.targets.cuda.runner import CudaRunner
 from sdc.targets.cuda.shard import for_worker, is_cut
 from sdc.targets.cuda.workers import Workers
@@ -101,11 +101,18 @@ class ShardedRunner:
         """Appends tokens [n]; all logits [n, vocab]."""
         return self._all(lambda runner: runner.score(tokens))
 
-    def greedy(self, token: int) -> Iterator[int]:
-        """The likeliest continuation after ``token``, token by token, until the cache is full."""
-        following = [runner.greedy(token) for runner in self._runners]
+    def following(self, token: int, choose: Chooser) -> Iterator[int]:
+        """The continuation after ``token``, token by token, until the cache is full.
+
+        Every device chooses the likeliest token itself; others are drawn once, from the first one's logits.
+        """
+        following = [runner.following(token, choose) for runner in self._runners]
         while self.position < self._max_seq:
-            yield self._workers.every(lambda w: next(following[w]))[0]
+            if choose.temperature > 0:
+                token = choose(self.decode(token))
+            else:
+                token = self._workers.every(lambda w: next(following[w]))[0]
+            yield token
 
     def _all(self, work: Callable[[CudaRunner], Any]) -> Any:
         """The first worker's result of what all do."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdc.errors import NumericsError, TargetError
+from sdc.targets.base import Chooser
 from sdc.targets.firing import Firing
 from sdc.targets.fused.machine import Machine, as_array, host_machine, tensor_of, zeros
 from sdc.targets.fused.signature import Signature, State
@@ -22,7 +23,7 @@ __all__ = [
     "Memory",
     "UnpackKeys",
     "check_finite",
-    "likeliest",
+    "no_number",
     "thread_count",
 ]
 
@@ -132,22 +133,17 @@ def check_finite(logits: NDArray) -> None:
     Raises:
         NumericsError: One is NaN or infinite.
     """
-    likeliest(logits.reshape(-1))
-
-
-def likeliest(logits: NDArray) -> int:
-    """The token with the largest of logits [vocab].
-
-    Raises:
-        NumericsError: One is NaN or infinite.
-    """
     # Either end is NaN where any logit is. NumPy finds the place of an end faster than its value.
-    top = logits.argmax()
-    if not (np.isfinite(logits[top]) and np.isfinite(logits[logits.argmin()])):
-        raise NumericsError(
-            "logits", "a logit is NaN or infinite; the statistics run names the operation where it began"
-        )
-    return int(top)
+    flat = logits.reshape(-1)
+    if not (np.isfinite(flat[flat.argmax()]) and np.isfinite(flat[flat.argmin()])):
+        raise no_number()
+
+
+def no_number() -> NumericsError:
+    """What is raised where a logit is NaN or infinite."""
+    return NumericsError(
+        "logits", "a logit is NaN or infinite; the statistics run names the operation where it began"
+    )
 
 
 class DecoderRunner:
@@ -220,19 +216,19 @@ class DecoderRunner:
         check_finite(logits)
         return logits[-1]
 
-    def greedy(self, token: int) -> Iterator[int]:
-        """The likeliest continuation after ``token``, token by token, until the cache is full.
+    def following(self, token: int, choose: Chooser) -> Iterator[int]:
+        """The continuation after ``token``, token by token, until the cache is full.
 
         Raises:
             NumericsError: A logit is NaN or infinite.
         """
         while self.position < self._signature.max_seq:
-            token = self._step(token)
+            token = self._step(token, choose)
             yield token
 
-    def _step(self, token: int) -> int:
-        """Appends a token; the likeliest next one. A target may find it without handing logits over."""
-        return int(self.decode(token).argmax())
+    def _step(self, token: int, choose: Chooser) -> int:
+        """Appends a token; the next one. A target may choose it without handing logits over."""
+        return choose(self.decode(token))
 
     def score(self, tokens: NDArray | Sequence[int]) -> NDArray:
         """Appends tokens [n]; all logits [n, vocab]."""

@@ -15,9 +15,10 @@ from sdc.errors import NumericsError, TargetError
 from sdc.ir.evaluate import Evaluator
 from sdc.ir.model import Model
 from sdc.ir.params import array_param
+from sdc.runtime.sampling import Sampler
 from sdc.targets.base import BuildResult
 from sdc.targets.cpu import CpuTarget
-from sdc.targets.cpu.isa import best_level
+from sdc.targets.cpu.isa import best_level, levels_for
 from sdc.targets.cpu.lower.lowering import Lowering
 from sdc.targets.fused.packed import PackedWeights
 from sdc.targets.fused.program import lower_model
@@ -84,18 +85,19 @@ def test_prefill_in_pieces_and_decode_give_what_the_whole_gives(built) -> None:
         np.testing.assert_array_equal(runner.decode(int(TOKENS[i])), whole[i])
 
 
-def test_greedy_takes_the_likeliest_token_until_the_cache_is_full(built) -> None:
+@pytest.mark.parametrize("settings", [(0.0, 1.0), (0.8, 0.9), (2.0, 1.0)], ids=["greedy", "top-p", "all"])
+def test_the_program_chooses_the_samplers_tokens_until_the_cache_is_full(built, settings) -> None:
     _, runner, _ = built
     runner.reset()
     first = int(runner.prefill(TOKENS).argmax())
-    want, token = [], first
+    want, token, sampler = [], first, Sampler(*settings, seed=3)
     while runner.position < 32:
-        token = int(runner.decode(token).argmax())
+        token = sampler(runner.decode(token))
         want.append(token)
     runner.resume(TOKENS)
-    assert list(runner.greedy(first)) == want
+    assert list(runner.following(first, Sampler(*settings, seed=3))) == want
     runner.resume([*TOKENS, first, *want[:3]])
-    assert runner.reused == len(TOKENS) + 3  # what was made greedily is known to lie in the cache
+    assert runner.reused == len(TOKENS) + 3  # what was made is known to lie in the cache
 
 
 @pytest.mark.parametrize("shared", [0, 1, 7, 19])
@@ -134,23 +136,23 @@ def test_every_instruction_set_agrees_with_the_evaluator(isa, tmp_path) -> None:
     assert_logits_agree(runner.score(TOKENS), oracle(model, TOKENS))
 
 
-def test_one_artefact_holds_all_levels_and_repeats_byte_for_byte(tmp_path, monkeypatch) -> None:
+def test_one_artefact_holds_all_levels(tmp_path) -> None:
     model = spiking_form(tiny_llama(layers=1), SpikeOptions())
-    monkeypatch.setenv("SDC_CACHE_DIR", str(tmp_path / "one"))
-    first = CpuTarget().build(model, None, _folder(tmp_path / "a"), quiet)
-    monkeypatch.setenv("SDC_CACHE_DIR", str(tmp_path / "two"))  # so that kernels are compiled again
-    again = CpuTarget().build(model, None, _folder(tmp_path / "b"), quiet)
-    assert [f.name for f in first.files] == [f.name for f in again.files]
-    assert len(first.manifest["objects"]) >= 1
-    for one, two in zip(first.files, again.files, strict=True):
+    result = CpuTarget().build(model, None, tmp_path, quiet)
+    assert list(result.manifest["objects"]) == [isa.name for isa in levels_for(None)]
+    assert load(result, tmp_path).prefill(TOKENS[:3]).shape == (64,)
+
+
+def test_compiling_again_gives_the_same_bytes(tmp_path, monkeypatch) -> None:
+    model = spiking_form(tiny_llama(layers=1), SpikeOptions())
+    results = []
+    for name in "ab":
+        monkeypatch.setenv("SDC_CACHE_DIR", str(tmp_path / f"cache {name}"))  # compiled, not found
+        results.append(build(model, tmp_path / name))
+    assert results[0].manifest == results[1].manifest
+    for one, two in zip(*(result.files for result in results), strict=True):
+        assert one.name == two.name
         assert one.read_bytes() == two.read_bytes(), one.name
-    assert first.manifest == again.manifest
-    assert load(first, tmp_path / "a").prefill(TOKENS[:3]).shape == (64,)
-
-
-def _folder(path: Path) -> Path:
-    path.mkdir()
-    return path
 
 
 def test_a_layer_takes_at_most_nine_kernels_when_its_linears_are_merged() -> None:
@@ -182,7 +184,7 @@ def test_a_logit_that_is_no_number_is_an_error(tmp_path) -> None:
         lambda: runner.prefill([1, 2]),
         lambda: runner.decode(3),
         lambda: runner.score([4]),
-        lambda: next(runner.greedy(5)),
+        lambda: next(runner.following(5, Sampler())),
     )
     for run in runs:
         with pytest.raises(NumericsError, match="NaN or infinite"):

@@ -87,7 +87,7 @@ def test_answers_to_several_prompts_are_those_of_each_alone(program) -> None:
     answers = answer_together(program.runner, PROMPTS, 2, Sampler, frozenset(), 32)
     for prompt, made in zip(PROMPTS, answers.tokens, strict=True):
         token = int(program.runner.resume(prompt).argmax())
-        following = program.runner.greedy(token)
+        following = program.runner.following(token, Sampler())
         assert made == [token, next(following)]
 
 

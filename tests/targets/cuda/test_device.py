@@ -15,6 +15,7 @@ from helpers.tiny_llama import tiny_llama
 
 import sdc
 from sdc.config import CompileConfig
+from sdc.runtime.sampling import Sampler
 from sdc.targets.cuda import CudaTarget
 from sdc.targets.cuda.runner import CudaRunner
 
@@ -46,7 +47,7 @@ def test_a_device_gives_what_the_emulator_gives(bits, tmp_path) -> None:
     emulated.reset()
     token = int(runner.prefill(TOKENS[:4]).argmax())
     emulated.call("prefill", TOKENS[:4])
-    following = runner.greedy(token)
+    following = runner.following(token, Sampler())
     assert [next(following) for _ in range(5)] == emulated.greedy(token, 5)
 
 
