@@ -62,6 +62,7 @@ class CompileConfig(BaseModel):
             cubin, sass.
         shards: For target cuda: GPUs that share the program, each with some of the heads and channels; None
             means one.
+        cuda_graphs: For target cuda: a greedy step is one CUDA graph, recorded at the first; None means no.
         verify: Check what every pass promises; not part of the manifest.
         dump_ir: A directory for the module after every pass; not part of the manifest.
         emit_isa: For target neuro: a directory for every core's program as text; not part of the manifest.
@@ -100,6 +101,7 @@ class CompileConfig(BaseModel):
     arch: Annotated[str | None, Field(pattern=r"^sm_[0-9]{2,3}(,sm_[0-9]{2,3})*$")] = None
     emit: Annotated[str | None, Field(pattern=r"^(cuda|ptx|cubin|sass)(,(cuda|ptx|cubin|sass))*$")] = None
     shards: Annotated[int | None, Field(ge=1)] = None
+    cuda_graphs: bool | None = None
     verify: bool = False
     dump_ir: Path | None = None
     emit_isa: Path | None = None
@@ -145,9 +147,13 @@ class CompileConfig(BaseModel):
 
     @model_validator(mode="after")
     def _arch_is_for_cuda(self) -> CompileConfig:
-        for name in ("arch", "emit", "shards"):
+        for name in ("arch", "emit", "shards", "cuda_graphs"):
             if self.target != "cuda" and getattr(self, name) is not None:
                 raise ValueError(f"{name} is a setting of target cuda, the target is {self.target}")
+        if self.cuda_graphs and (self.shards or 1) > 1:
+            raise ValueError(
+                "cuda_graphs records one device's work, and shards make several wait for each other"
+            )
         return self
 
     @staticmethod

@@ -16,6 +16,7 @@ from sdc.cli.options import (
     Budget,
     Calibration,
     Coding,
+    CudaGraphs,
     Debug,
     DumpIr,
     EmitIsa,
@@ -103,6 +104,7 @@ def compile(
         typer.Option(help="For cuda: also write kernels as cuda, ptx, cubin, sass, commas between."),
     ] = None,
     shards: Shards = None,
+    cuda_graphs: CudaGraphs = None,
     dump_ir: DumpIr = None,
     verify: Verify = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a program that stands there.")] = False,
@@ -138,6 +140,7 @@ def compile(
         "arch": arch,
         "emit": emit,
         "shards": shards,
+        "cuda_graphs": cuda_graphs,
         "dump_ir": dump_ir,
         "verify": verify,
     }

@@ -15,6 +15,7 @@ __all__ = [
     "Budget",
     "Calibration",
     "Coding",
+    "CudaGraphs",
     "Debug",
     "DumpIr",
     "EmitIsa",
@@ -100,6 +101,10 @@ Mcpu = Annotated[
 Shards = Annotated[
     int | None,
     typer.Option(help="For cuda: GPUs that share the program; divides its heads (default: 1)."),
+]
+CudaGraphs = Annotated[
+    bool | None,
+    typer.Option("--cuda-graphs", help="For cuda: a greedy step is one CUDA graph (not yet run)."),
 ]
 Artefact = Annotated[Path, typer.Argument(help="A compiled program.")]
 Model = Annotated[Path, typer.Argument(help="An .onnx or .gguf file.")]

@@ -11,6 +11,7 @@ from tvm.s_tir import dlight
 
 from sdc.errors import TargetError
 from sdc.ir.model import Model
+from sdc.targets.cuda.graphs import capture
 from sdc.targets.cuda.lower.lowering import Lowering, Scheduled
 from sdc.targets.fused.packed import PackedWeights
 from sdc.targets.fused.program import CHUNK, Lowered, bound, compile_module, lower_model
@@ -60,13 +61,18 @@ def target() -> tvm.target.Target:
     return tvm.target.Target({"kind": "cuda", "arch": _OLDEST}, host={"kind": "llvm"})
 
 
-def compile_program(module: tvm.IRModule) -> CudaProgram:
+def compile_program(module: tvm.IRModule, graph: str = "") -> CudaProgram:
     """Host code and kernel source of a lowered module.
+
+    Args:
+        graph: A function that becomes a CUDA graph (:mod:`sdc.targets.cuda.graphs`); "" for none.
 
     Raises:
         TargetError: TVM cannot compile it.
     """
-    executable = compile_module(module, target(), "CUDA", schedule=_default_schedules())
+    executable = compile_module(
+        module, target(), "CUDA", schedule=_default_schedules(), planned=capture(graph) if graph else None
+    )
     return CudaProgram(executable, _source(executable.mod))
 
 

@@ -53,8 +53,12 @@ class CudaRunner(DecoderRunner):
         return Together([self._sibling([own[i] for _, own in caches]) for i in range(count)], step)
 
     def _sibling(self, states: list[Any]) -> CudaRunner:
-        """The same program with a sequence of its own."""
+        """The same program with a sequence of its own.
+
+        It does without ``greedy``, which may be a CUDA graph: that works on the first caller's tensors alone.
+        """
         other = copy(self)
+        other._next = None
         other._token, other._place = self._memory.cell((1, 1)), self._memory.cell(())
         other._position, other._kept, other._held, other._states = 0, [], _NOTHING, states
         return other

@@ -76,7 +76,8 @@ class CudaTarget:
             model = shard(model, config.shards)[0]
         lowered, schedules = lower_for_cuda(model)
         progress("compile", 1, 3)
-        program = compile_program(lowered.module)
+        graph = "greedy" if config.cuda_graphs and "greedy" in lowered.launches else ""
+        program = compile_program(lowered.module, graph)
         objects = save_objects(program.executable, out, "host")
         progress(f"{compiler.name} for {', '.join(archs)}", 2, 3)
         compiled = compiler.fat_binary(program.source, archs)
@@ -95,7 +96,11 @@ class CudaTarget:
             "compiler": compiler.name,
             "kernels": [k.to_json() for k in compiled.kernels],
             "schedules": [s.to_json() for s in schedules],
-            "summary": _summary(schedules, compiled.kernels, _shards(config)),
+            "summary": {
+                **({"GPUs": f"{_shards(config)}, each with a share of heads and channels"} if shards else {}),
+                **({"CUDA graphs": graph or "none qualifies"} if config.cuda_graphs else {}),
+                **_summary(schedules, compiled.kernels),
+            },
             "weights": _WEIGHTS,
             "shards": [p.name for p in shards],
             "signature": signature_of(model, lowered, CHUNK).to_json(),
@@ -130,9 +135,9 @@ def _shards(config: Any) -> int:
     return int(config.shards or 1)
 
 
-def _summary(schedules: Sequence[Scheduled], kernels: Sequence[Kernel], shards: int) -> dict[str, str]:
+def _summary(schedules: Sequence[Scheduled], kernels: Sequence[Kernel]) -> dict[str, str]:
     """For people: how many operations of each function took which schedule, and what is worth a look."""
-    found = {"GPUs": f"{shards}, each with a share of heads and channels"} if shards > 1 else {}
+    found: dict[str, str] = {}
     for function in dict.fromkeys(s.function for s in schedules):
         counts = Counter(s.schedule for s in schedules if s.function == function)
         found[function] = ", ".join(f"{count} {schedule}" for schedule, count in counts.items())

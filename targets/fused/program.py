@@ -80,6 +80,7 @@ def compile_module(
     name: str,
     *,
     schedule: tvm.transform.Pass | None = None,
+    planned: tvm.transform.Pass | None = None,
     skip: Sequence[str] = (),
 ) -> relax.VMExecutable:
     """Machine code of a lowered program.
@@ -87,6 +88,7 @@ def compile_module(
     Args:
         name: Of the target, for messages.
         schedule: Runs after the naive legalisation, under the target.
+        planned: Runs when memory is planned.
         skip: TVM's passes that are not wanted.
 
     Raises:
@@ -94,12 +96,14 @@ def compile_module(
     """
     try:
         with tvm.transform.PassContext(disabled_pass=list(skip)):
-            return tvm.compile(module, target=target, relax_pipeline=_pipeline(target, schedule))
+            return tvm.compile(module, target=target, relax_pipeline=_pipeline(target, schedule, planned))
     except (RuntimeError, ValueError, TypeError) as error:
         raise TargetError(f"TVM could not compile the program for {name}: {error}") from error
 
 
-def _pipeline(target: tvm.target.Target, schedule: tvm.transform.Pass | None) -> tvm.transform.Pass:
+def _pipeline(
+    target: tvm.target.Target, schedule: tvm.transform.Pass | None, planned: tvm.transform.Pass | None
+) -> tvm.transform.Pass:
     """TVM's default build pipeline for Relax, with one difference.
 
     Reshapes stay operations (the virtual machine makes them views), where the default first turns them into
@@ -116,6 +120,7 @@ def _pipeline(target: tvm.target.Target, schedule: tvm.transform.Pass | None) ->
             passes.RemovePurityChecking(),
             passes.CallTIRRewrite(),
             passes.StaticPlanBlockMemory(),
+            *([] if planned is None else [planned]),
             passes.LowerAllocTensor(),
             passes.KillAfterLastUse(),
             passes.LowerRuntimeBuiltin(),
@@ -171,7 +176,8 @@ def _skip_fixed_checks() -> tvm.transform.Pass:
         )
 
     def strip(function: relax.Function) -> relax.Function:
-        fixed = {v for v in function.params if all(isinstance(d, int) for d in shape_of(v, "parameter"))}
+        tensors = [v for v in function.params if isinstance(v.ty, relax.TensorType)]
+        fixed = {v for v in tensors if all(isinstance(d, int) for d in shape_of(v, "parameter"))}
         blocks = [
             relax.BindingBlock([b for b in block.bindings if not is_check(b.value, fixed)])
             for block in function.body.blocks

@@ -27,13 +27,13 @@ __all__ = ["emulated_module"]
 _NUMBERS = itertools.count()
 
 
-def emulated_module(module: tvm.IRModule, folder: Path) -> Any:
-    """The loaded program of a lowered module."""
+def emulated_module(module: tvm.IRModule, folder: Path, planned: tvm.transform.Pass | None = None) -> Any:
+    """The loaded program of a lowered module; ``planned`` as :func:`compile_module` has it."""
     made = module.clone()
     for gvar, function in module.functions_items():
         if isinstance(function, tirx.PrimFunc):
             made.update_func(gvar, _calls_the_emulator(str(gvar.name_hint), function))
-    executable = compile_module(made, tvm.target.Target("llvm"), "the emulator")
+    executable = compile_module(made, tvm.target.Target("llvm"), "the emulator", planned=planned)
     return load_objects(save_objects(executable, folder, "host"))
 
 
