@@ -8,9 +8,7 @@ decode (one token) against the bytes of weights over the device's bandwidth, pre
 its int8 peak. Both bounds are measured in the same run: a copy of 1 GiB, and cuBLAS's int8 product of 8,192.
 cuBLAS fp16 and int8 (through PyTorch, where it is installed) run interleaved with ours; figures are medians
 of rounds. PROGRAMs are artefacts for cuda, timed from prompt to token at contexts of 128, 2,048 and 16,384
-where they fit.
-
-There is no batched decoding in the runtime, so batches of 8 and 64 appear as kernels on so many tokens.
+where they fit, one alone, and 8 and 64 sequences together (where the program and the memory allow).
 """
 
 from __future__ import annotations
@@ -27,6 +25,8 @@ import numpy as np
 import tvm
 
 import sdc
+from sdc.errors import DeviceMemoryError
+from sdc.runtime.sampling import Sampler
 from sdc.targets.cuda.compiler import find_compiler
 from sdc.targets.cuda.device import find_devices
 from sdc.targets.cuda.kernels.gemm import spike_gemm
@@ -41,6 +41,7 @@ SHAPES = {
     "7b": ((12288, 4096), (4096, 4096), (22016, 4096), (4096, 11008)),
 }
 CONTEXTS = (128, 2048, 16384)
+BATCHES = (8, 64)
 GROUP = 64
 
 
@@ -185,8 +186,9 @@ class Bench:
         opened = sdc.load(path)
         runner: Any = opened.decoder
         yield f"\n{path.name}, {tokens} tokens, greedy:\n"
-        yield "| context | prefill tokens/s | decode tokens/s |"
-        yield "| --- | --- | --- |"
+        sizes = [size for size in BATCHES if size <= getattr(runner, "most_together", 0)]
+        yield "| context | prefill tokens/s | decode tokens/s |" + "".join(f" {n} together |" for n in sizes)
+        yield "| --- | --- | --- |" + " --- |" * len(sizes)
         for context in CONTEXTS:
             if context + tokens > int(opened.manifest["model"]["max_seq"]):
                 continue
@@ -195,11 +197,26 @@ class Bench:
             began = time.perf_counter()
             token = int(runner.prefill(prompt).argmax())
             middle = time.perf_counter()
-            following = runner.greedy(token)
+            following = runner.following(token, Sampler())
             for _ in range(tokens):
                 next(following)
             end = time.perf_counter()
-            yield f"| {context} | {context / (middle - began):.0f} | {tokens / (end - middle):.0f} |"
+            rates = [context / (middle - began), tokens / (end - middle)]
+            cells = [f"{rate:.0f}" for rate in rates] + [_together(runner, n, prompt, tokens) for n in sizes]
+            yield f"| {context} | {' | '.join(cells)} |"
+
+
+def _together(runner: Any, count: int, prompt: Any, tokens: int) -> str:
+    """Tokens per second of all sequences that decode together; words where their caches do not fit."""
+    try:
+        group = runner.together(count)
+    except DeviceMemoryError:
+        return "caches do not fit"
+    made = [int(sequence.prefill(prompt).argmax()) for sequence in group.sequences]
+    numbers, began = range(count), time.perf_counter()
+    for _ in range(tokens):
+        made = group.decode(numbers, made).argmax(1).tolist()
+    return f"{count * tokens / (time.perf_counter() - began):.0f}"
 
 
 def _peers() -> Callable[[int, int, int], list[Callable[[], None]]] | None:

@@ -8,7 +8,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["MINIMUM", "NUMERICS", "Compiled", "Compiler", "Kernel", "number", "parse_ptxas"]
+from sdc.errors import TargetError
+
+__all__ = [
+    "MINIMUM",
+    "NUMERICS",
+    "Compiled",
+    "Compiler",
+    "Kernel",
+    "check_version",
+    "number",
+    "parse_ptxas",
+    "version_words",
+]
 
 # The first release that knows sm_89 and sm_90 (CUDA 11.8 release notes, "General CUDA") is 11.8; 12.0 is the
 # first whose libraries TVM's wheel may run beside.
@@ -45,6 +57,11 @@ class Compiled:
     binary: bytes
     kernels: tuple[Kernel, ...]
 
+    @staticmethod
+    def of(binary: bytes, said: str) -> Compiled:
+        """A fat binary with what ptxas said of its kernels, by name and architecture."""
+        return Compiled(binary, tuple(sorted(parse_ptxas(said), key=lambda k: (k.name, k.arch))))
+
 
 class Compiler(Protocol):
     """CUDA C++ to machine code."""
@@ -74,6 +91,24 @@ class Compiler(Protocol):
     def cubin(self, source: str, arch: str) -> bytes:
         """Machine code for an architecture. Raises as :meth:`fat_binary`."""
         ...
+
+
+def version_words(version: tuple[int, int]) -> str:
+    """``12.0``."""
+    return ".".join(map(str, version))
+
+
+def check_version(path: Path, version: tuple[int, int] | None) -> tuple[int, int]:
+    """The version of a compiler (None: not known), where it is new enough.
+
+    Raises:
+        TargetError: It is not.
+    """
+    if version is None or version < MINIMUM:
+        shown = "of unknown version" if version is None else version_words(version)
+        least = version_words(MINIMUM)
+        raise TargetError(f"{path} is {shown}; --target cuda needs CUDA {least} or newer")
+    return version
 
 
 def number(arch: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdc.errors import TargetError
-from sdc.targets.cuda.compiled import MINIMUM, Compiler
+from sdc.targets.cuda.compiled import MINIMUM, Compiler, version_words
 from sdc.targets.cuda.nvcc import find_nvcc
 from sdc.targets.cuda.nvrtc import find_nvrtc
 
@@ -22,7 +22,7 @@ def find_compiler() -> Compiler:
         try:
             return find_nvrtc()
         except TargetError as no_nvrtc:
-            least = ".".join(map(str, MINIMUM))
+            least = version_words(MINIMUM)
             raise TargetError(
                 f"--target cuda needs a compiler of NVIDIA's: {no_nvcc}; {no_nvrtc}. Install the CUDA "
                 f"toolkit {least} or newer (developer.nvidia.com/cuda-downloads), or the packages of "

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdc.errors import TargetError
-from sdc.targets.cuda.compiled import MINIMUM, NUMERICS, Compiled, number, parse_ptxas
+from sdc.targets.cuda.compiled import NUMERICS, Compiled, check_version, number, version_words
 
 __all__ = ["Nvcc", "find_nvcc"]
 
@@ -26,7 +26,7 @@ class Nvcc:
     @property
     def name(self) -> str:
         """For people and manifests."""
-        return "nvcc " + ".".join(map(str, self.version))
+        return f"nvcc {version_words(self.version)}"
 
     def fat_binary(self, source: str, archs: Sequence[str]) -> Compiled:
         """Compiles CUDA C++ for the architectures.
@@ -38,7 +38,7 @@ class Nvcc:
         codes = [f"-gencode=arch=compute_{number(a)},code=sm_{number(a)}" for a in archs]
         codes.append(f"-gencode=arch=compute_{number(lowest)},code=compute_{number(lowest)}")
         binary, said = self._run(source, "fatbin", [*codes, "-Xptxas=-v", "--threads=0"])
-        return Compiled(binary, tuple(sorted(parse_ptxas(said), key=lambda k: (k.name, k.arch))))
+        return Compiled.of(binary, said)
 
     def ptx(self, source: str, arch: str) -> str:
         """PTX for an architecture. Raises as :meth:`fat_binary`."""
@@ -81,8 +81,5 @@ def find_nvcc() -> Nvcc:
         raise TargetError("no nvcc is on the PATH")
     said = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
     match = re.search(r"release (\d+)\.(\d+)", said)
-    version = (int(match[1]), int(match[2])) if match else (0, 0)
-    if version < MINIMUM:
-        shown = ".".join(map(str, version)) if match else "of unknown version"
-        raise TargetError(f"{found} is {shown}; --target cuda needs CUDA {MINIMUM[0]}.{MINIMUM[1]} or newer")
-    return Nvcc(Path(found), version)
+    path, version = Path(found), (int(match[1]), int(match[2])) if match else None
+    return Nvcc(path, check_version(path, version))

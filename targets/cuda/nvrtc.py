@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sdc.errors import TargetError
-from sdc.targets.cuda.compiled import MINIMUM, NUMERICS, Compiled, number, parse_ptxas
+from sdc.targets.cuda.compiled import NUMERICS, Compiled, check_version, number, version_words
 
 __all__ = ["PACKAGES", "Nvrtc", "find_nvrtc"]
 
@@ -43,7 +43,7 @@ class Nvrtc:
     @property
     def name(self) -> str:
         """For people and manifests."""
-        return "NVRTC " + ".".join(map(str, self.version))
+        return f"NVRTC {version_words(self.version)}"
 
     def fat_binary(self, source: str, archs: Sequence[str]) -> Compiled:
         """Compiles CUDA C++ for the architectures, with PTX of the lowest for newer devices.
@@ -57,7 +57,7 @@ class Nvrtc:
             cubins[arch], log = self._compile(source, f"sm_{number(arch)}", "CUBIN")
             said += log
         binary = self._joined(cubins, lowest, self.ptx(source, lowest))
-        return Compiled(binary, tuple(sorted(parse_ptxas(said), key=lambda k: (k.name, k.arch))))
+        return Compiled.of(binary, said)
 
     def ptx(self, source: str, arch: str) -> str:
         """PTX for an architecture. Raises as :meth:`fat_binary`."""
@@ -144,10 +144,7 @@ def find_nvrtc() -> Nvrtc:
     nvrtc, fatbin, runtime, standard = (path for path in found.values() if path is not None)
     major, minor = ctypes.c_int(), ctypes.c_int()
     ctypes.CDLL(str(nvrtc)).nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
-    version = (major.value, minor.value)
-    if version < MINIMUM:
-        shown, least = (".".join(map(str, v)) for v in (version, MINIMUM))
-        raise TargetError(f"{nvrtc} is {shown}; --target cuda needs CUDA {least} or newer")
+    version = check_version(nvrtc, (major.value, minor.value))
     return Nvrtc(nvrtc, version, fatbin, (runtime.parent, standard.parents[2]))
 
 

@@ -111,6 +111,9 @@ def test_a_missing_or_old_compiler_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     with pytest.raises(TargetError, match=r"is 11\.2; --target cuda needs CUDA 12\.0 or newer"):
         find_nvcc()
+    fake.write_text("#!/bin/sh\necho 'something else'\n")
+    with pytest.raises(TargetError, match=r"is of unknown version; --target cuda needs CUDA 12\.0 or newer"):
+        find_nvcc()
 
 
 def test_source_that_does_not_compile_is_an_error_with_what_nvcc_says() -> None:

@@ -22,6 +22,7 @@ from tvm.script import tirx as T
 
 from sdc.config import CompileConfig
 from sdc.errors import ConfigError
+from sdc.runtime.sampling import Sampler
 from sdc.targets.cuda import CudaTarget
 from sdc.targets.cuda.device import DeviceMemory
 from sdc.targets.cuda.graphs import capture
@@ -160,13 +161,13 @@ def test_a_greedy_step_is_one_graph_and_gives_the_tokens_of_decode(recorder, tmp
     runner = CudaRunner(module, signature_of(model, lowered, CHUNK), values, DeviceMemory(tvm.cpu()))
     for prompt in ([5, 9, 33], [60, 1]):  # the second one with the graph of the first
         token = int(runner.resume(prompt).argmax())
-        made = list(itertools.islice(runner.greedy(token), 3))
+        made = list(itertools.islice(runner.following(token, Sampler()), 3))
         runner.resume(prompt)
         assert made == [int(runner.decode(given).argmax()) for given in (token, *made[:2])]
     assert recorder.runs == {0: 6}
     other = runner.together(1).sequences[0]  # has tensors of its own
     token = int(other.prefill([5, 9]).argmax())
-    assert next(other.greedy(token)) == int(runner.resume([5, 9, token]).argmax())
+    assert next(other.following(token, Sampler())) == int(runner.resume([5, 9, token]).argmax())
     assert recorder.runs == {0: 6}
 
 

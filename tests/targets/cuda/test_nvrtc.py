@@ -71,7 +71,7 @@ def test_source_that_does_not_compile_is_an_error_with_what_it_says() -> None:
 
 
 def test_missing_packages_and_old_versions_are_named(monkeypatch, no_nvcc) -> None:
-    monkeypatch.setattr("sdc.targets.cuda.nvrtc.MINIMUM", (99, 0))
+    monkeypatch.setattr("sdc.targets.cuda.compiled.MINIMUM", (99, 0))
     with pytest.raises(TargetError, match=r"needs CUDA 99\.0 or newer.*sdc-compiler\[cuda\]"):
         find_compiler()
     monkeypatch.setattr("sdc.targets.cuda.nvrtc.PACKAGES", {"no_such.package": ("lib", "*")})
