@@ -6,15 +6,74 @@ from typing import Any
 
 from tvm import tirx
 
-from sdc.targets.cpu.emit import const, lane_type
+from sdc.targets.cpu.emit import const, lane_type, load, local, store
 from sdc.targets.cpu.isa import Isa
 
-__all__ = ["dot4"]
+__all__ = ["ByteSums", "dot4", "divisor"]
 
 Expr = Any
 
 
-def dot4(isa: Isa, acc: Expr, unsigned: Expr, signed: Expr, lanes: int, *, narrow: bool) -> Expr:
+_LARGEST = 32767  # of 16 bits
+
+
+class ByteSums:
+    """int32 x lanes in an array, to which byte dot products are added.
+
+    ``pmaddubsw`` gives sums of two products in 16 bits. As many of them as cannot overflow are added up in 16
+    bits, where one more instruction widens them all; the end of straight code must call :meth:`flush`.
+
+    Args:
+        isa: Chooses the instructions.
+        array: int32, holds the sums from element ``at`` on.
+        lanes: As for :func:`dot4`.
+        pair: As for :func:`dot4`.
+        room: At most so many products are added up in 16 bits; None: as many as fit.
+    """
+
+    def __init__(self, isa: Isa, array: Any, at: int, lanes: int, pair: int, room: int | None = None) -> None:
+        self.isa, self.array, self.at, self.lanes, self.pair = isa, array, (at,), lanes, pair
+        fitting = self.fitting(isa, lanes, pair)
+        self.room = fitting if room is None else min(room, fitting)
+        self.short = local(2 * lanes, "int16") if self.room > 1 else None
+        self.waiting = 0
+
+    @staticmethod
+    def fitting(isa: Isa, lanes: int, pair: int) -> int:
+        """How many products are added up in 16 bits; 1: none are."""
+        return max(1, _LARGEST // pair) if _has_pairs(isa, lanes) else 1
+
+    def set(self, value: Expr) -> None:
+        """Starts from int32 x lanes."""
+        store(self.array, self.at, value, self.lanes)
+
+    def add(self, unsigned: Expr, signed: Expr) -> None:
+        """Adds a product, the operands as for :func:`dot4`."""
+        if self.short is None:
+            before = load(self.array, self.at, self.lanes)
+            self.set(dot4(self.isa, before, unsigned, signed, self.lanes, pair=self.pair))
+            return
+        pairs = _pairs(unsigned, signed, self.lanes)
+        width = 2 * self.lanes
+        store(self.short, (0,), load(self.short, (0,), width) + pairs if self.waiting else pairs, width)
+        self.waiting += 1
+        if self.waiting == self.room:
+            self.flush()
+
+    def flush(self) -> None:
+        """Takes over what waits in 16 bits."""
+        if self.waiting:
+            short = load(self.short, (0,), 2 * self.lanes)
+            self.set(load(self.array, self.at, self.lanes) + _widened(short, self.lanes))
+            self.waiting = 0
+
+
+def divisor(size: int, most: int) -> int:
+    """The largest divisor of ``size`` that is at most ``most``."""
+    return next(d for d in range(max(1, min(size, most)), 0, -1) if size % d == 0)
+
+
+def dot4(isa: Isa, acc: Expr, unsigned: Expr, signed: Expr, lanes: int, *, pair: int) -> Expr:
     """acc + sum of four byte products in every 32-bit lane, exact.
 
     Args:
@@ -23,7 +82,8 @@ def dot4(isa: Isa, acc: Expr, unsigned: Expr, signed: Expr, lanes: int, *, narro
         unsigned: int32 x lanes, each lane four bytes 0..255.
         signed: int32 x lanes, each lane four bytes -128..127.
         lanes: Vector length (4, 8 or 16 for the x86 instructions; anything for ``plain``).
-        narrow: Two neighbouring products always add up within int16, so ``pmaddubsw`` cannot saturate.
+        pair: The largest magnitude of two neighbouring products' sum: where 16 bits do not hold it,
+            ``pmaddubsw`` would saturate.
     """
     if isa.dot == "vnni" and lanes in _BITS:
         name = f"llvm.x86.avx512.vpdpbusd.{_BITS[lanes]}"
@@ -45,8 +105,10 @@ def dot4(isa: Isa, acc: Expr, unsigned: Expr, signed: Expr, lanes: int, *, narro
         )
     if isa.dot == "sdot" and lanes == 4:
         return _signed_dot(acc, unsigned, signed)
-    if isa.dot == "maddubs" and lanes in _MADD and _MADD_LEVEL[lanes] <= isa.lanes:
-        return acc + (_narrow_pairs if narrow else _wide_pairs)(unsigned, signed, lanes)
+    if _has_pairs(isa, lanes):
+        if pair > _LARGEST:
+            return acc + _wide_pairs(unsigned, signed, lanes)
+        return acc + _widened(_pairs(unsigned, signed, lanes), lanes)
     return acc + _four_products(unsigned, signed, lanes)
 
 
@@ -65,15 +127,25 @@ def _sdot(acc: Expr, a: Expr, b: Expr) -> Expr:
 _BITS = {4: "128", 8: "256", 16: "512"}
 _MADDUBS = {4: "llvm.x86.ssse3.pmadd.ub.sw.128", 8: "llvm.x86.avx2.pmadd.ub.sw"}
 _MADD = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd"}
-_MADD_LEVEL = {4: 4, 8: 8}
 
 
-def _narrow_pairs(unsigned: Expr, signed: Expr, lanes: int) -> Expr:
+def _has_pairs(isa: Isa, lanes: int) -> bool:
+    return isa.dot == "maddubs" and lanes in _MADD and lanes <= isa.lanes
+
+
+def _pairs(unsigned: Expr, signed: Expr, lanes: int) -> Expr:
+    """Sums of two byte products, int16 x 2 lanes."""
     as_bytes = lane_type("int8", 4 * lanes)
-    halves = lane_type("int16", 2 * lanes)
-    pairs = tirx.call_llvm_pure_intrin(
-        halves, _MADDUBS[lanes], tirx.reinterpret(as_bytes, unsigned), tirx.reinterpret(as_bytes, signed)
+    return tirx.call_llvm_pure_intrin(
+        lane_type("int16", 2 * lanes),
+        _MADDUBS[lanes],
+        tirx.reinterpret(as_bytes, unsigned),
+        tirx.reinterpret(as_bytes, signed),
     )
+
+
+def _widened(pairs: Expr, lanes: int) -> Expr:
+    """Sums of two neighbours, int32 x lanes."""
     ones = const(1, "int16", 2 * lanes)
     return tirx.call_llvm_pure_intrin(lane_type("int32", lanes), _MADD[lanes], pairs, ones)
 

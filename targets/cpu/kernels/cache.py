@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from tvm import tirx
+from tvm.tirx.script import builder as T
 
 from sdc.targets.cpu.emit import const, lane_type, store
 from sdc.targets.cpu.layout import KEY_BLOCK, KEY_OFFSET
 
-__all__ = ["load_words", "store_key", "store_value"]
+__all__ = ["LINE", "load_words", "prefetch", "store_key", "store_value"]
 
 
 def store_key(cache: Any, head: Any, token: Any, channel: Any, counts: Any, lanes: int) -> None:
@@ -37,3 +38,13 @@ def load_words(cache: Any, index: tuple[Any, ...], lanes: int) -> Any:
     *lead, word, _ = index
     flat = cache[(*lead, word, tirx.Ramp(tirx.const(0, "int32"), tirx.const(1, "int32"), 4 * lanes))]
     return tirx.reinterpret(lane_type("int32", lanes), flat)
+
+
+LINE = 64
+"""Bytes that the memory gives at once."""
+
+
+def prefetch(cache: Any, index: tuple[Any, ...]) -> None:
+    """Asks for the line of an element, which may lie beyond the last."""
+    hints = [tirx.const(hint, "int32") for hint in (0, 3, 1)]  # to be read, kept, data
+    T.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", tirx.address_of(cache[index]), *hints))

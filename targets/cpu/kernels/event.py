@@ -163,7 +163,7 @@ class _EventKernel(LinearKernel):
                 store(
                     acc,
                     (at,),
-                    dot4(self.isa, before, unsigned, signed, lanes, narrow=spec.narrow),
+                    dot4(self.isa, before, unsigned, signed, lanes, pair=spec.pair),
                     lanes,
                 )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tvm import tirx
 
-from sdc.targets.cpu.dot import dot4
+from sdc.targets.cpu.dot import ByteSums, divisor, dot4
 from sdc.targets.cpu.emit import (
     broadcast,
     const,
@@ -39,6 +39,9 @@ __all__ = ["ROW_BLOCK", "LinearKernel", "LinearSpec", "is_short", "spike_linear"
 
 # Output rows of one packed block: two 512-bit, four 256-bit or eight 128-bit registers.
 ROW_BLOCK = 32
+
+# Words of a row in straight code.
+_STRAIGHT = 4
 
 # Below this many weights a decode step is shorter than waking a second thread.
 _SERIAL_WEIGHTS = 32768
@@ -79,11 +82,9 @@ class LinearSpec(specs.LinearSpec):
         return 0 if self.unsigned else 1 << (self.bits - 1)
 
     @property
-    def narrow(self) -> bool:
-        """Two products fit int16 (see :func:`dot4`)."""
-        if self.unsigned:
-            return 2 * self.levels * 128 <= 32767
-        return 2 * self.levels * ((1 << self.bits) - 1) <= 32767
+    def pair(self) -> int:
+        """The largest magnitude of two products' sum (see :func:`dot4`)."""
+        return 2 * self.levels * (128 if self.unsigned else (1 << self.bits) - 1)
 
 
 def spike_linear(spec: LinearSpec, isa: Isa) -> tirx.PrimFunc:
@@ -174,7 +175,10 @@ class LinearKernel:
             counts = tirx.reinterpret(lane_type("int32", lanes), load(self.packed, at, 4 * lanes))
             ones = const(0x01010101, "int32", lanes)
             store(
-                total, (0,), dot4(self.isa, load(total, (0,), lanes), ones, counts, lanes, narrow=True), lanes
+                total,
+                (0,),
+                dot4(self.isa, load(total, (0,), lanes), ones, counts, lanes, pair=2 * 128),
+                lanes,
             )
         return reduce_add(load(total, (0,), lanes))
 
@@ -212,33 +216,47 @@ class LinearKernel:
 
     def accumulate(self, acc: list[Any], block: Any, first: Any, count: int, g: Any) -> None:
         spec, lanes = self.spec, self.lanes
+        places = range(0, ROW_BLOCK, lanes)
+        # Registers hold the sums of several tokens once, not in 16 and in 32 bits.
+        fitting = ByteSums.fitting(self.isa, lanes, spec.pair) if count == 1 else 1
+
+        def vectors(array: Any) -> list[ByteSums]:
+            return [ByteSums(self.isa, array, at, lanes, spec.pair, fitting) for at in places]
+
+        sums = [vectors(array) for array in acc]
         for row in range(count):
             start = load(self.start, (first + row, g)) if spec.offset else const(0, "int32")
-            for v in range(self.vectors):
-                store(acc[row], (v * lanes,), broadcast(start, lanes), lanes)
-        with loop(spec.words) as word:
-            packed = [load(self.weight, (block, g, word, v * lanes), lanes) for v in range(self.vectors)]
-            if spec.bits == 8:
-                self.dots(acc, packed, first, count, g, word)
-            else:
-                nibble, four = const(0x0F0F0F0F, "int32", lanes), const(4, "int32", lanes)
-                low = [w & nibble for w in packed]
-                high = [tirx.shift_right(w, four) & nibble for w in packed]
-                self.dots(acc, low, first, count, g, word * 2)
-                self.dots(acc, high, first, count, g, word * 2 + 1)
+            for vector in sums[row]:
+                vector.set(broadcast(start, lanes))
+        # As many words in straight code as 16 bits can add up, and no more than keeps the code small.
+        quads = 1 if spec.bits == 8 else 2
+        step = divisor(spec.words, min(_STRAIGHT, fitting // quads))
+        with loop(spec.words // step) as i:
+            for word in range(step):
+                self.dots(sums, block, first, g, i * step + word)
+            for vector in (v for of_row in sums for v in of_row):
+                vector.flush()
 
-    def dots(self, acc: list[Any], weights: list[Any], first: Any, count: int, g: Any, quad: Any) -> None:
-        """Four channels (``quad``) of every token meet four weights of every row."""
+    def dots(self, sums: list[list[ByteSums]], block: Any, first: Any, g: Any, word: Any) -> None:
+        """One word of every row of weights, and the counts of every token that meet it."""
         spec, lanes = self.spec, self.lanes
-        for row in range(count):
+        packed = [load(self.weight, (block, g, word, v * lanes), lanes) for v in range(self.vectors)]
+        if spec.bits == 8:
+            self.quad(sums, packed, first, g, word)
+            return
+        nibble, four = const(0x0F0F0F0F, "int32", lanes), const(4, "int32", lanes)
+        self.quad(sums, [w & nibble for w in packed], first, g, word * 2)
+        self.quad(sums, [tirx.shift_right(w, four) & nibble for w in packed], first, g, word * 2 + 1)
+
+    def quad(self, sums: list[list[ByteSums]], weights: list[Any], first: Any, g: Any, quad: Any) -> None:
+        """Four channels (``quad``) of every token meet four weights of every row."""
+        spec = self.spec
+        for row, of_row in enumerate(sums):
             quads = (first + row, g * spec.padded_group + quad * 4)
-            spikes = broadcast(tirx.reinterpret("int32", load(self.packed, quads, 4)), lanes)
-            for v, weight in enumerate(weights):
-                at = (v * lanes,)
+            spikes = broadcast(tirx.reinterpret("int32", load(self.packed, quads, 4)), self.lanes)
+            for vector, weight in zip(of_row, weights, strict=True):
                 unsigned, signed = (spikes, weight) if spec.unsigned else (weight, spikes)
-                before = load(acc[row], at, lanes)
-                total = dot4(self.isa, before, unsigned, signed, lanes, narrow=spec.narrow)
-                store(acc[row], at, total, lanes)
+                vector.add(unsigned, signed)
 
     def read_out(self, acc: Any, total: Any, block: Any, m: Any, g: Any) -> None:
         """total += (theta * scale) * float(acc), the reference's order of products."""

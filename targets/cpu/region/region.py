@@ -9,6 +9,7 @@ the piece that it was at: the others do the rest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,14 +22,14 @@ from sdc.targets.cpu.emit import loop, prim_func, store
 from sdc.targets.cpu.isa import Isa
 from sdc.targets.cpu.region.plan import Slot, place
 from sdc.targets.cpu.region.program import Fixed, Step, Steps, read_steps
-from sdc.targets.cpu.region.sync import LINE, claim, finish, sync_ir, wait
+from sdc.targets.cpu.region.sync import LINE, PIECES, PLACE, claim, finish, sync_ir, wait
 from sdc.targets.cpu.task import Task, as_task
 
 __all__ = ["Region", "make_region"]
 
-# Pieces of a step for each thread. More would let the threads end closer together; but each piece is a stream
-# that memory has to catch up with: with 8 a kernel of 350 kB reads 20 GB/s, with 2 it reads 31.
-_PIECES_PER_THREAD = 2
+# Below this many bytes, a tensor is no weight of a linear that is worth reading ahead.
+_LEAST_WEIGHT = 1 << 15
+_WEIGHT_AXES = 4  # as sdc.targets.cpu.packing gives them
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class _Emitter:
     ) -> None:
         self.steps, self.tasks, self.bound, self.apart = steps, tasks, bound, apart
         self.arena_size, self.area_size = sizes
+        self.counts: dict[str, tuple[Any, Any]] = {}
 
     def emit(self, isa: Isa) -> None:
         """The region's body."""
@@ -120,7 +122,12 @@ class _Emitter:
             self.threads = T.bind(threads[0])
             with loop(self.threads, parallel=True) as thread:
                 self.area = T.bind(thread.astype("int64") * self.area_size + self.arena_size)
+                self.thread = thread
                 self.mine = T.alloc_buffer((1,), "int32", scope="global")
+                ahead = T.alloc_buffer((PLACE,), "int64", scope="global")
+                for number in range(PLACE):
+                    T.buffer_store(ahead, tirx.const(0, "int64"), [number])
+                self.ahead = tirx.address_of(ahead[0])
                 for number, step in enumerate(self.steps.calls):
                     self.step(number, step)
 
@@ -146,7 +153,19 @@ class _Emitter:
                 self.call(task, step, mine[0], end, arguments)
             finish(line, end - mine[0])
             T.buffer_store(mine, claim(line, grain), [0])
-        wait(line, count)
+        self.wait(number, line, count)
+
+    def wait(self, number: int, line: Any, count: Any) -> None:
+        """Waits for a step's pieces; meanwhile reads ahead of the next linear, but for many tokens.
+
+        Those are bound by computing.
+        """
+        later = (found for step in self.steps.calls[number + 1 :] if (found := _weight(step)) is not None)
+        weight = next(later, None) if self.bound == 1 or self.apart else None
+        pointer, size = (
+            (line, 0) if weight is None else (self.address("weights", weight[0].offset), weight[1])
+        )
+        wait(line, count, pointer, size, self.thread, self.threads, self.ahead)
 
     def call(self, task: Task, step: Step, first: Any, end: Any, arguments: list[Any]) -> None:
         """Runs pieces first to end - 1 of a task."""
@@ -165,9 +184,13 @@ class _Emitter:
         if isinstance(count, int) and count == 1:
             return tirx.const(1, "int32"), tirx.const(1, "int32")
         whole = count if isinstance(count, int) else _substitute(count, lengths)
-        whole = T.bind(tirx.const(whole, "int32") if isinstance(whole, int) else whole.astype("int32"))
-        share = self.threads * _PIECES_PER_THREAD
-        return whole, T.bind(tirx.floordiv(whole + share - 1, share))
+        # Named once: TVM's passes take a time that grows with the square of the number of names.
+        key = str(whole)
+        if key not in self.counts:
+            total = tirx.const(whole, "int32") if isinstance(whole, int) else T.bind(whole.astype("int32"))
+            share = self.threads * PIECES
+            self.counts[key] = (total, T.bind(tirx.floordiv(total + share - 1, share)))
+        return self.counts[key]
 
     def arguments(self, task: Task, step: Step, row: Any = None) -> tuple[list[Any], dict[Any, Any]]:
         """Pointers and lengths in the order of the task's parameters; ``row``: of one row's tensors."""
@@ -203,6 +226,16 @@ class _Emitter:
 def _symbol(kernel: str) -> str:
     """The name of a kernel's task, which regions with equal bounds share."""
     return f"task_{kernel}"
+
+
+def _weight(step: Step) -> tuple[Fixed, int] | None:
+    """The weights that a linear reads whole, and their bytes; None where a step is no linear."""
+    for where, shape in step.arguments:
+        if isinstance(where, Fixed) and where.block == "weights" and len(shape) == _WEIGHT_AXES:
+            size = 4 * math.prod(int(length) for length in shape)
+            if size >= _LEAST_WEIGHT:
+                return where, size
+    return None
 
 
 def _is_of_one_row(task: Task, step: Step) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from helpers.cpu_kernels import every_isa, run_kernel
 
 from sdc.ir.ops import OPS
-from sdc.targets.cpu.kernels.attention import AttentionSpec, spike_attention
+from sdc.targets.cpu.kernels.attention import AttentionSpec, heads_together, spike_attention
 from sdc.targets.cpu.kernels.encode import Stream
 from sdc.targets.cpu.kernels.heads import HeadSpec, HeadsSpec, Rotary, encode_heads
 from sdc.targets.cpu.kernels.rows import Encoder, limits
@@ -65,6 +65,8 @@ CASES = [
     pytest.param(Case(1, 31, 32), id="last-slot"),
     pytest.param(Case(1, 20, 33, width=6, value_width=10), id="odd-sizes"),
     pytest.param(Case(7, 0, 40, heads=9, kv_heads=3, width=64, value_width=64), id="prefill"),
+    pytest.param(Case(1, 37, 64, heads=14, kv_heads=2, width=64, value_width=64), id="seven-heads-together"),
+    pytest.param(Case(2, 20, 32, heads=4, kv_heads=1), id="one-key-head"),
     pytest.param(Case(5, 30, 64, window=9), id="window-in-a-later-chunk"),
     pytest.param(Case(3, 17, 64, softcap=2.0, levels=15), id="softcap"),
 ]
@@ -99,6 +101,14 @@ def test_attention_is_the_references(case, isa) -> None:
         out=[(want.shape[1:], "float32")],
     )
     np.testing.assert_array_equal(got, want[0])
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "together"),
+    [(9, 3, 3), (32, 4, 4), (14, 2, 7), (4, 4, 1), (4, 1, 2), (1, 1, 1), (22, 2, 1)],
+)
+def test_heads_of_a_key_head_share_a_task(heads, kv_heads, together) -> None:
+    assert heads_together(heads, kv_heads) == together
 
 
 @every_isa
