@@ -1,12 +1,14 @@
-"""Runs one kernel of the CPU target on NumPy arrays, compiled for a chosen instruction set."""
+"""Kernels of the CPU target on NumPy arrays, compiled for a chosen instruction set."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import tvm
+from helpers.emulator import EmulatedKernels, why_not
 from numpy.typing import NDArray
 from tvm import tirx
 
@@ -14,7 +16,9 @@ from sdc.errors import TargetError
 from sdc.targets.cpu.emit import build
 from sdc.targets.cpu.isa import LEVELS, Isa, best_level
 
-__all__ = ["every_isa", "run_kernel"]
+__all__ = ["Kernels", "every_isa", "every_own_isa", "run_kernel"]
+
+Outputs = Sequence[tuple[tuple[int, ...], str]]
 
 
 def _runs(isa: Isa) -> bool:
@@ -24,16 +28,45 @@ def _runs(isa: Isa) -> bool:
         return False
 
 
-# Levels of other machines are compiled only (test_isa.py).
-every_isa = pytest.mark.parametrize("isa", [isa for isa in LEVELS if _runs(isa)], ids=lambda isa: isa.name)
+def _emulated(isa: Isa) -> Any:
+    """A level of another architecture: among the slow tests, where there is an emulator."""
+    why = why_not()
+    return pytest.param(isa, marks=[pytest.mark.slow, pytest.mark.skipif(bool(why), reason=why)])
 
 
-def run_kernel(
-    function: tirx.PrimFunc, isa: Isa, *inputs: NDArray, out: list[tuple[tuple[int, ...], str]]
-) -> Any:
-    """Calls the kernel with the inputs and fresh outputs of the given shapes and dtypes; returns those."""
-    module = build({"kernel": function}, isa.target())
-    results = [tvm.runtime.tensor(np.zeros(shape, dtype)) for shape, dtype in out]
-    module["kernel"](*[tvm.runtime.tensor(np.asarray(a, order="C")) for a in inputs], *results)
-    arrays = [r.numpy() for r in results]
-    return arrays[0] if len(arrays) == 1 else arrays
+def _is_emulated(isa: Isa) -> bool:
+    return isa.name.startswith("aarch64") and not _runs(isa)
+
+
+_OWN = [isa for isa in LEVELS if _runs(isa)]
+
+# x86's levels that this machine lacks are compiled only (test_isa.py).
+every_own_isa = pytest.mark.parametrize("isa", _OWN, ids=lambda isa: isa.name)
+every_isa = pytest.mark.parametrize(
+    "isa", [*_OWN, *(_emulated(isa) for isa in LEVELS if _is_emulated(isa))], ids=lambda isa: isa.name
+)
+
+
+class Kernels:
+    """Kernels by name, compiled together."""
+
+    def __init__(self, functions: Mapping[str, tirx.PrimFunc], isa: Isa) -> None:
+        self._module = build(dict(functions), isa.target())
+        self._emulated = EmulatedKernels(self._module, functions) if _is_emulated(isa) else None
+
+    def run(self, name: str, *inputs: NDArray, out: Outputs) -> Any:
+        """Calls a kernel with the inputs and fresh outputs of the given shapes and dtypes; returns those."""
+        given = [np.asarray(a, order="C") for a in inputs]
+        results = [np.zeros(shape, dtype) for shape, dtype in out]
+        if self._emulated is not None:
+            arrays = self._emulated.run(name, [*given, *results])[len(given) :]
+        else:
+            tensors = [tvm.runtime.tensor(a) for a in results]
+            self._module[name](*[tvm.runtime.tensor(a) for a in given], *tensors)
+            arrays = [t.numpy() for t in tensors]
+        return arrays[0] if len(arrays) == 1 else arrays
+
+
+def run_kernel(function: tirx.PrimFunc, isa: Isa, *inputs: NDArray, out: Outputs) -> Any:
+    """One kernel, once; see :meth:`Kernels.run`."""
+    return Kernels({"kernel": function}, isa).run("kernel", *inputs, out=out)

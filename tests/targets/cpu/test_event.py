@@ -6,11 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tvm
-from helpers.cpu_kernels import every_isa, run_kernel
+from helpers.cpu_kernels import Kernels, every_isa, run_kernel
 
 from sdc.ir.ops import OPS
-from sdc.targets.cpu.emit import build
 from sdc.targets.cpu.kernels.event import EventSpec, event_linear
 from sdc.targets.cpu.kernels.linear import LinearSpec, spike_linear
 from sdc.targets.cpu.packing import PackBias, PackColumns, PackScale, PackWeight
@@ -62,16 +60,15 @@ def test_accumulators_are_exact_for_every_group_remainder_and_share_of_zeros(isa
     kernels = {
         f"k{i}": event_linear(EventSpec(replace(s, raw=True, tokens=1)), isa) for i, s in enumerate(SPECS)
     }
-    module = build(kernels, isa.target())
+    compiled = Kernels(kernels, isa)
     for number, spec in enumerate(SPECS):
         for kind in ("0.0", "0.5", "0.95", "1.0", "high", "low"):
             counts, weight = counts_of(spec, kind), weights_of(spec, kind)
             want = ACCUMULATE(counts, weight, group=spec.group)
             packed = PackColumns(spec)(weight)
             assert packed.shape == PackColumns(spec).shape(weight.shape)
-            got = tvm.runtime.tensor(np.zeros(want.shape, np.int32))
-            module[f"k{number}"](*[tvm.runtime.tensor(a) for a in (counts, packed)], got)
-            np.testing.assert_array_equal(got.numpy(), want, err_msg=f"{spec} {kind}")
+            got = compiled.run(f"k{number}", counts, packed, out=[(want.shape, "int32")])
+            np.testing.assert_array_equal(got, want, err_msg=f"{spec} {kind}")
 
 
 @every_isa

@@ -6,12 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tvm
-from helpers.cpu_kernels import every_isa, run_kernel
+from helpers.cpu_kernels import Kernels, every_isa, run_kernel
 
 from sdc.ir.bfloat16 import round_to_bfloat16
 from sdc.ir.ops import OPS
-from sdc.targets.cpu.emit import build
 from sdc.targets.cpu.kernels.linear import LinearSpec, spike_linear
 from sdc.targets.cpu.packing import PackBias, PackScale, PackWeight
 
@@ -71,15 +69,14 @@ def test_every_group_size_and_remainder_is_exact(bits, isa) -> None:
         f"g{g}_d{d}": LinearSpec(1 + 7 * g % 67, 3 * g, g, bits=bits, levels=d) for g in sizes for d in levels
     }
     kernels = {name: spike_linear(replace(spec, raw=True), isa) for name, spec in specs.items()}
-    module = build(kernels, isa.target())
+    compiled = Kernels(kernels, isa)
     for number, (name, spec) in enumerate(specs.items()):
         tokens = 1 + number % (2 * isa.rows + 1)
         for kind in ("random", "high", "low", "negative"):
             counts, weight = operands(spec, tokens, kind)
             want = ACCUMULATE(counts, weight, group=spec.group)
-            got = tvm.runtime.tensor(np.zeros(want.shape, np.int32))
-            module[name](*[tvm.runtime.tensor(a) for a in (counts, PackWeight(spec)(weight))], got)
-            np.testing.assert_array_equal(got.numpy(), want, err_msg=f"{spec} {kind}")
+            got = compiled.run(name, counts, PackWeight(spec)(weight), out=[(want.shape, "int32")])
+            np.testing.assert_array_equal(got, want, err_msg=f"{spec} {kind}")
 
 
 @every_isa

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tvm
-from helpers.cpu_kernels import every_isa
+from helpers.cpu_kernels import Kernels, every_own_isa
 
 from sdc.runtime.sampling import Sampler
-from sdc.targets.cpu.emit import build
 from sdc.targets.cpu.kernels.sample import sample
 
 SIZES = [1, 3, 255, 256, 1027, 5000]
@@ -18,21 +16,18 @@ class Chooser:
     """The compiled function on arrays."""
 
     def __init__(self, vocab: int, isa) -> None:
-        self.module = build({"choose": sample(vocab, isa)}, isa.target())
+        self.kernels = Kernels({"choose": sample(vocab, isa)}, isa)
 
     def __call__(self, logits: np.ndarray, temperature: float, top_p: float, uniform: float) -> int:
         settings = np.array([temperature, top_p, uniform])
-        token = tvm.runtime.tensor(np.zeros(1, np.int64))
-        given = (tvm.runtime.tensor(np.ascontiguousarray(a)) for a in (logits, settings))
-        self.module["choose"](*given, token)
-        return int(token.numpy()[0])
+        return int(self.kernels.run("choose", logits, settings, out=[((1,), "int64")])[0])
 
 
 def logits_of(vocab: int, spread: float, seed: int = 1) -> np.ndarray:
     return (spread * np.random.default_rng(seed).normal(size=vocab)).astype(np.float32)
 
 
-@every_isa
+@every_own_isa
 @pytest.mark.parametrize("vocab", SIZES)
 def test_temperature_0_takes_the_first_of_the_likeliest(vocab, isa) -> None:
     choose = Chooser(vocab, isa)
@@ -42,7 +37,7 @@ def test_temperature_0_takes_the_first_of_the_likeliest(vocab, isa) -> None:
         assert choose(logits - 1e30, 0.0, 1.0, 0.5) == (logits - np.float32(1e30)).argmax()
 
 
-@every_isa
+@every_own_isa
 @pytest.mark.parametrize("vocab", SIZES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_is_told(vocab, bad, isa) -> None:
@@ -53,7 +48,7 @@ def test_what_is_no_number_is_told(vocab, bad, isa) -> None:
         assert [choose(logits, t, 0.9, 0.5) for t in (0.0, 1.0)] == [-1, -1]
 
 
-@every_isa
+@every_own_isa
 @pytest.mark.parametrize("vocab", SIZES)
 @pytest.mark.parametrize("top_p", [0.05, 0.5, 0.95, 0.999, 1.0])
 def test_draws_are_the_samplers(vocab, top_p, isa) -> None:
@@ -65,7 +60,7 @@ def test_draws_are_the_samplers(vocab, top_p, isa) -> None:
         assert np.mean([a == b for a, b in pairs]) > 0.98  # but for rounding at the borders of tokens
 
 
-@every_isa
+@every_own_isa
 @pytest.mark.parametrize("uniform", [1e-12, 0.25, 1.0 - 2.0**-53])
 def test_of_equal_tokens_as_many_as_are_needed_are_drawn_from(uniform, isa) -> None:
     logits = np.zeros(1024, np.float32)
@@ -75,7 +70,7 @@ def test_of_equal_tokens_as_many_as_are_needed_are_drawn_from(uniform, isa) -> N
     assert choose(logits, 1.0, 1.0, uniform) == 1 + 2 * int(512 * uniform)
 
 
-@every_isa
+@every_own_isa
 @pytest.mark.parametrize("temperature", [1e-45, 1e-10, 1e10])
 @pytest.mark.parametrize("top_p", [1e-12, 0.5, 1.0])
 def test_extreme_temperatures(temperature, top_p, isa) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.cpu_kernels import every_isa
+from helpers.cpu_kernels import every_own_isa
 from helpers.spiking_form import SpikeOptions, spiking_form, state_inputs
 from helpers.tiny_llama import tiny_llama
 
@@ -129,7 +129,7 @@ def test_a_prompt_that_is_refused_leaves_the_cache_usable(built) -> None:
     np.testing.assert_array_equal(runner.resume(TOKENS), want)
 
 
-@every_isa
+@every_own_isa
 def test_every_instruction_set_agrees_with_the_evaluator(isa, tmp_path) -> None:
     model = spiking_form(tiny_llama(layers=1), SpikeOptions())
     runner = load(build(model, tmp_path, isa.name), tmp_path)
