@@ -141,8 +141,9 @@ def _summary(schedules: Sequence[Scheduled], kernels: Sequence[Kernel]) -> dict[
     for function in dict.fromkeys(s.function for s in schedules):
         counts = Counter(s.schedule for s in schedules if s.function == function)
         found[function] = ", ".join(f"{count} {schedule}" for schedule, count in counts.items())
-    left = dict.fromkeys(s.op for s in schedules if s.schedule == FALLBACK)
-    found[f"left to {FALLBACK}"] = ", ".join(left) or "none"
+    ops = dict.fromkeys(s.op for s in schedules if s.schedule == FALLBACK)
+    left = Counter(op.split()[0] for op in ops)
+    found[f"left to {FALLBACK}"] = ", ".join(f"{count} {name}" for name, count in left.items()) or "none"
     found["kernels that spill"] = ", ".join(f"{k.name} ({k.arch})" for k in kernels if k.spilled) or "none"
     return found
 

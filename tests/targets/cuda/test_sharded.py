@@ -193,6 +193,7 @@ def test_the_command_line_reaches_it(command, tmp_path) -> None:
     found = json.loads(command("inspect", out, "--json")[1])
     assert found["config"]["shards"] == 2
     assert found["summary"]["GPUs"].startswith("2,")
+    assert found["summary"]["left to dlight"] == "4 add"  # after the all-reduces of two layers
     status, _, complaint = command("run", out, "--prompt", "Hello")
     assert (status, complaint.count("\n")) == (2, 1)
     assert "has no CUDA device" in complaint
