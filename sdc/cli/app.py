@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -173,19 +174,22 @@ def run(
 ) -> None:
     """Answer a prompt; the text streams to stdout."""
     from sdc.cli.run import answer_prompts, chat_with_program, read_prompts, run_program
+    from sdc.runtime.sampling import Sampler
 
     if [chat, bool(prompt), prompts_file is not None].count(True) != 1:
         raise ConfigError("give one of --prompt, --prompts-file and --chat")
-    temperature = 0.0 if greedy else temperature
+    if chat and (raw or json):
+        raise ConfigError("--chat has neither --raw nor --json: it is a conversation in the chat format")
+    sampler = partial(Sampler, 0.0 if greedy else temperature, top_p, seed)
     if chat:
-        chat_with_program(program, sys.stdin, max_new_tokens, temperature, top_p, seed)
+        chat_with_program(program, sys.stdin, max_new_tokens, sampler)
         return
     prompts = read_prompts(prompts_file) if prompts_file else prompt or []
     prompts = [sys.stdin.read() if each == "-" else each for each in prompts]
     if len(prompts) > 1 or prompts_file:
-        answer_prompts(program, prompts, max_new_tokens, temperature, top_p, seed, raw=raw, json=json)
+        answer_prompts(program, prompts, max_new_tokens, sampler, raw=raw, json=json)
         return
-    run_program(program, prompts[0], max_new_tokens, temperature, top_p, seed, raw=raw, json=json)
+    run_program(program, prompts[0], max_new_tokens, sampler(), raw=raw, json=json)
 
 
 @app.command()

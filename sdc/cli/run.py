@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from sdc.errors import ConfigError
@@ -15,19 +15,10 @@ __all__ = ["answer_prompts", "chat_with_program", "read_prompts", "run_program"]
 
 
 def run_program(
-    path: Path,
-    prompt: str,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
-    *,
-    raw: bool,
-    json: bool,
+    path: Path, prompt: str, max_new_tokens: int, sampler: Sampler, *, raw: bool, json: bool
 ) -> None:
     """``sdc run``."""
     program = Program.load(path)
-    sampler = Sampler(temperature, top_p, seed)
     listen = _ignore if json else _to_stdout
     made = program.answer(program.prompt(prompt, chat=not raw), max_new_tokens, sampler, listen)
     if json:
@@ -42,17 +33,15 @@ def answer_prompts(
     path: Path,
     prompts: Sequence[str],
     max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
+    sampler: Callable[[], Sampler],
     *,
     raw: bool,
     json: bool,
 ) -> None:
-    """``sdc run`` with several prompts, which decode together where the target can."""
+    """``sdc run`` with several prompts, which decode together where the target can; a sampler for each."""
     program = Program.load(path)
     ids = [program.prompt(prompt, chat=not raw) for prompt in prompts]
-    answers = program.answers(ids, max_new_tokens, lambda: Sampler(temperature, top_p, seed))
+    answers = program.answers(ids, max_new_tokens, sampler)
     texts = [program.text(tokens) for tokens in answers.tokens]
     if json:
         from sdc.cli.tables import print_json
@@ -67,15 +56,14 @@ def answer_prompts(
 
 
 def chat_with_program(
-    path: Path, lines: Iterable[str], max_new_tokens: int, temperature: float, top_p: float, seed: int
+    path: Path, lines: Iterable[str], max_new_tokens: int, sampler: Callable[[], Sampler]
 ) -> None:
     """``sdc run --chat``: a line is a message; the cache keeps the conversation between them."""
     program = Program.load(path)
     messages: list[Message] = []
     for line in lines:
         messages.append({"role": "user", "content": line.rstrip("\n")})
-        sampler = Sampler(temperature, top_p, seed)
-        made = program.answer(program.conversation(messages), max_new_tokens, sampler, _to_stdout)
+        made = program.answer(program.conversation(messages), max_new_tokens, sampler(), _to_stdout)
         messages.append({"role": "assistant", "content": made.text})
         print(f"\n[{made.prompt_tokens} tokens, {made.reused_tokens} of them in the cache]", flush=True)
 

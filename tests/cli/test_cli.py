@@ -110,6 +110,9 @@ def test_a_conversation_keeps_its_tokens_in_the_cache(command, tiny_program, mon
     status, _, complaint = command("run", tiny_program)
     assert status == 2
     assert "one of --prompt, --prompts-file and --chat" in complaint
+    status, _, complaint = command("run", tiny_program, "--chat", "--json")
+    assert status == 2
+    assert "--chat has neither --raw nor --json" in complaint
 
 
 def test_an_answer_ends_where_the_cache_is_full(command, tiny_program):
