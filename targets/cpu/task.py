@@ -14,7 +14,17 @@ from tvm.tirx.script import builder as T
 
 from sdc.targets.fused import emit
 
-__all__ = ["STACK_BYTES", "Task", "array_bytes", "as_task", "declare", "prim_func", "recording", "symbol"]
+__all__ = [
+    "STACK_BYTES",
+    "Task",
+    "array_bytes",
+    "as_task",
+    "declare",
+    "plain_function",
+    "prim_func",
+    "recording",
+    "symbol",
+]
 
 # TVM puts an array on the stack below this size (kMaxStackAlloca, tvm/runtime/device_api.h).
 STACK_BYTES = 1024
@@ -112,24 +122,41 @@ def as_task(generate: Callable[[], tirx.PrimFunc], bound: int) -> Task:
 _LOWERED = -1  # a calling convention that MakePackedAPI leaves alone
 
 
-def _record_task(name: str, body: Callable[[], None], bound: int) -> Task:
+def plain_function(name: str, body: Callable[[], tuple[Sequence[tuple[Any, Any]], Sequence[Any]]]) -> Any:
+    """A function on plain numbers and pointers that returns 0, for :func:`tvm.tirx.call_extern`.
+
+    Args:
+        name: For messages.
+        body: Records it. Gives its buffers, each with the pointer that it lies at, and pointers that become
+            further parameters.
+    """
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_name(name)
         T.func_attr({"tirx.noalias": True, "calling_conv": _LOWERED})
+        buffers, further = body()
+    made = builder.get()
+    declared = [tirx.DeclBuffer(buffer, data=pointer) for buffer, pointer in buffers]
+    # TVM makes of a compute scope a function that is not inlined (a region calls a task from every layer),
+    # and that returns an error code, always 0.
+    scope = tirx.AttrStmt(0, "compute_scope", name, tirx.SeqStmt([*declared, made.body]))
+    return tirx.PrimFunc([*made.params, *further], scope, tvm.ir.PrimType("int32"), made.attrs)
+
+
+def _record_task(name: str, body: Callable[[], None], bound: int) -> Task:
+    made: list[_Recording] = []
+
+    def record() -> tuple[Sequence[tuple[Any, Any]], Sequence[Any]]:
         first, end = (T.arg(n, tirx.Var(n, "int32")) for n in ("first", "end"))
-        recording = _Recording(bound, first, end)
-        token = _current.set(recording)
+        made.append(_Recording(bound, first, end))
+        token = _current.set(made[0])
         try:
             body()
         finally:
             _current.reset(token)
-    made = builder.get()
-    declared = [tirx.DeclBuffer(buffer, data=pointer) for buffer, pointer in recording.pointers]
-    params = [*made.params, *recording.work_pointers]
-    # TVM makes of a compute scope a function that is not inlined (a region calls a task from every layer),
-    # and that returns an error code, always 0.
-    body = tirx.AttrStmt(0, "compute_scope", name, tirx.SeqStmt([*declared, made.body]))
-    function = tirx.PrimFunc(params, body, tvm.ir.PrimType("int32"), made.attrs)
+        return made[0].pointers, made[0].work_pointers
+
+    function = plain_function(name, record)
+    (recording,) = made
     arguments, work = tuple(recording.arguments), tuple(recording.work)
     return Task(function, recording.count, arguments, work, recording.scratch)
 

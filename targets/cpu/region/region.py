@@ -10,8 +10,9 @@ the piece that it was at: the others do the rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tvm import relax, tirx
@@ -23,13 +24,19 @@ from sdc.targets.cpu.isa import Isa
 from sdc.targets.cpu.region.plan import Slot, place
 from sdc.targets.cpu.region.program import Fixed, Step, Steps, read_steps
 from sdc.targets.cpu.region.sync import LINE, PIECES, PLACE, claim, finish, sync_ir, wait
-from sdc.targets.cpu.task import Task, as_task
+from sdc.targets.cpu.task import Task, as_task, plain_function
 
 __all__ = ["Region", "make_region"]
 
 # Below this many bytes, a tensor is no weight of a linear that is worth reading ahead.
 _LEAST_WEIGHT = 1 << 15
 _WEIGHT_AXES = 4  # as sdc.targets.cpu.packing gives them
+
+# Steps that are a function of their own: LLVM takes a time that grows with more than the square of a
+# function's size. Of the 273 of a model of thirty layers in one, it took a minute.
+_PART = 18
+
+_BLOCKS = ("weights", "states", "arena")
 
 
 @dataclass(frozen=True)
@@ -82,8 +89,9 @@ def make_region(
     arena = place([s for s in steps.slots if s is not steps.result], counters)
     area = max((task.scratch for task in tasks.values()), default=0)
     emitter = _Emitter(steps, tasks, (arena, area), bound, apart)
-    region = prim_func(name, lambda: emitter.emit(isa)).with_attr("global_symbol", name)
-    functions = {name: region}
+    functions = emitter.parts(name)
+    functions[name] = prim_func(name, lambda: emitter.emit(isa, list(functions)))
+    functions = {each: made.with_attr("global_symbol", each) for each, made in functions.items()}
     for kernel, task in tasks.items():
         symbol = _symbol(kernel)
         functions[symbol] = task.function.with_attr("global_symbol", symbol)
@@ -96,40 +104,76 @@ class _Emitter:
     ) -> None:
         self.steps, self.tasks, self.bound, self.apart = steps, tasks, bound, apart
         self.arena_size, self.area_size = sizes
-        self.counts: dict[str, tuple[Any, Any]] = {}
 
-    def emit(self, isa: Isa) -> None:
-        """The region's body."""
-        self.n: Any = 1 if self.bound == 1 else tirx.Var("n", "int64")
+    def emit(self, isa: Isa, parts: Sequence[str]) -> None:
+        """The region's body: all threads go through the parts."""
+        n: Any = 1 if self.bound == 1 else tirx.Var("n", "int64")
 
         def block(name: str) -> Any:
             return T.match_buffer(T.arg(name, T.handle()), (tirx.Var(f"{name}_size", "int64"),), "uint8")
 
-        tokens = T.match_buffer(T.arg("tokens", T.handle()), (1, self.n), "int64")
-        places = (2, self.n) if self.apart else ()
-        self.position = T.match_buffer(T.arg("position", T.handle()), places, "int64")
-        self.blocks = {b: block(b) for b in ("weights", "states", "arena")}
+        tokens = T.match_buffer(T.arg("tokens", T.handle()), (1, n), "int64")
+        position = T.match_buffer(T.arg("position", T.handle()), self.places(n), "int64")
+        weights, states, arena = (block(b) for b in _BLOCKS)
         threads = T.match_buffer(T.arg("threads", T.handle()), (1,), "int32")
         size: Any = 1
         for length in self.steps.result_shape:
-            size = size * (length if isinstance(length, int) else self.n)
+            size = size * (length if isinstance(length, int) else n)
         result = T.match_buffer(T.arg("result", T.handle()), (size,), "float32")
-        self.tokens = tokens
-        self.result = tirx.address_of(result[0])
+        origin = (0, 0) if self.apart else ()
+        pointers = [
+            tokens[0, 0],
+            position[origin],
+            *(each[0] for each in (weights, states, arena)),
+            result[0],
+        ]
+        given = [tirx.address_of(each) for each in pointers]
         with T.attr(0, "pragma_import_llvm", sync_ir(isa)):
             with loop(LINE * len(self.steps.calls)) as i:
-                store(self.blocks["arena"], (i,), tirx.const(0, "uint8"))
-            self.threads = T.bind(threads[0])
-            with loop(self.threads, parallel=True) as thread:
-                self.area = T.bind(thread.astype("int64") * self.area_size + self.arena_size)
-                self.thread = thread
-                self.mine = T.alloc_buffer((1,), "int32", scope="global")
+                store(arena, (i,), tirx.const(0, "uint8"))
+            count = T.bind(threads[0])
+            with loop(count, parallel=True) as thread:
                 ahead = T.alloc_buffer((PLACE,), "int64", scope="global")
                 for number in range(PLACE):
                     T.buffer_store(ahead, tirx.const(0, "int64"), [number])
-                self.ahead = tirx.address_of(ahead[0])
-                for number, step in enumerate(self.steps.calls):
-                    self.step(number, step)
+                numbers = [n if self.bound > 1 else tirx.const(1, "int64"), thread, count]
+                for part in parts:
+                    called = (*given, tirx.address_of(ahead[0]), *numbers)
+                    T.evaluate(tirx.call_extern("int32", part, *called))
+
+    def places(self, n: Any) -> tuple[Any, ...]:
+        """The shape of positions."""
+        return (2, n) if self.apart else ()
+
+    def parts(self, name: str) -> dict[str, tirx.PrimFunc]:
+        """The steps as functions that one thread runs, some steps in each."""
+        starts = range(0, len(self.steps.calls), _PART)
+        return {f"{name}_from_{i}": plain_function(name, partial(self.part, i)) for i in starts}
+
+    def part(self, first: int) -> tuple[list[tuple[Any, Any]], list[Any]]:
+        """Records a few steps."""
+        buffers: list[tuple[Any, Any]] = []
+
+        def pointed(name: str, shape: tuple[Any, ...], dtype: str) -> Any:
+            pointer = T.arg(name, T.handle(dtype))
+            buffers.append((tirx.decl_buffer(shape, dtype, name, data=pointer), pointer))
+            return buffers[-1][0]
+
+        length = tirx.Var("n", "int64")
+        self.n = 1 if self.bound == 1 else length
+        self.tokens = pointed("tokens", (1, self.n), "int64")
+        self.position = pointed("position", self.places(self.n), "int64")
+        self.blocks = {b: pointed(b, (1,), "uint8") for b in _BLOCKS}
+        self.result = tirx.address_of(pointed("result", (1,), "float32")[0])
+        self.ahead = tirx.address_of(pointed("ahead", (PLACE,), "int64")[0])
+        T.arg("n", length)
+        self.thread, self.threads = (T.arg(n, tirx.Var(n, "int32")) for n in ("thread", "threads"))
+        self.area = T.bind(self.thread.astype("int64") * self.area_size + self.arena_size)
+        self.mine = T.alloc_buffer((1,), "int32", scope="global")
+        self.counts: dict[str, tuple[Any, Any]] = {}
+        for number, step in enumerate(self.steps.calls[first : first + _PART], first):
+            self.step(number, step)
+        return buffers, []
 
     def address(self, block: str, offset: Any) -> Any:
         at = tirx.const(offset, "int64") if isinstance(offset, int) else offset
