@@ -50,12 +50,14 @@ def _run(
     from sdc.data import demo_text
     from sdc.hub import smollm2
     from sdc.runtime.sampling import Sampler
+    from sdc.targets.cpu.isa import best_level
 
     clock = time.perf_counter()
     with Bars(quiet) as bars:
         path = model or smollm2(lambda what: bars(what, 0, 1))
         got = time.perf_counter()
-        done = compile_to(path, out, CompileConfig.of(), force=True, progress=bars)
+        config = CompileConfig.of(mcpu=best_level().name)  # what other processors would run is not built
+        done = compile_to(path, out, config, force=True, progress=bars)
     program = load(done.path)
     _say(f"{prompt}\n", quiet or json)
     made = program.answer(program.prompt(prompt), max_new_tokens, Sampler(), _listener(quiet or json))
