@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sdc.ir.model import Model
 from sdc.targets.base import BuildResult, Progress
+from sdc.targets.cpu.emit import SKIPPED
 from sdc.targets.cpu.isa import Isa
 from sdc.targets.cpu.kernels.sample import sample
 from sdc.targets.cpu.lower.choice import Choices, LoweringName
@@ -25,11 +26,6 @@ __all__ = ["build_program"]
 
 _WEIGHTS = "weights.safetensors"
 
-# It shrinks buffers to what blocks touch. Our kernels have no blocks, and its analysis of a region of some
-# hundred steps takes as long as all else together.
-_SKIPPED = ("s_tir.CompactBufferAllocation",)
-
-
 def build_program(
     model: Model, levels: Sequence[Isa], out: Path, progress: Progress, lowering: LoweringName = "auto"
 ) -> BuildResult:
@@ -40,7 +36,7 @@ def build_program(
         progress("compile", number, len(levels))
         choices = Choices(lowering, model.zeros)
         lowered, regions = _lower(model, isa, choices)
-        make = partial(compile_module, lowered.module, isa.target(), isa.name, skip=_SKIPPED)
+        make = partial(compile_module, lowered.module, isa.target(), isa.name, skip=SKIPPED)
         paths = cached_objects(lowered.module, str(isa), out, isa.name, make)
         files += paths
         objects[isa.name] = [p.name for p in paths]

@@ -55,7 +55,8 @@ class ByteSums:
             return
         pairs = _pairs(unsigned, signed, self.lanes)
         width = 2 * self.lanes
-        store(self.short, (0,), load(self.short, (0,), width) + pairs if self.waiting else pairs, width)
+        total = kept(load(self.short, (0,), width) + pairs) if self.waiting else pairs
+        store(self.short, (0,), total, width)
         self.waiting += 1
         if self.waiting == self.room:
             self.flush()
@@ -66,6 +67,19 @@ class ByteSums:
             short = load(self.short, (0,), 2 * self.lanes)
             self.set(load(self.array, self.at, self.lanes) + _widened(short, self.lanes))
             self.waiting = 0
+
+
+def kept(value: Expr) -> Expr:
+    """A sum of 16-bit integers whose terms LLVM adds in the order given.
+
+    It would add products to each other first, and so keep all of them waiting for the sum: more than there are
+    registers.
+    """
+    dtype = value.ty.dtype
+    floats = lane_type("float32", dtype.lanes // 2)
+    bits = tirx.reinterpret(floats, value)
+    fenced = tirx.call_llvm_pure_intrin(floats, f"llvm.arithmetic.fence.v{dtype.lanes // 2}f32", bits)
+    return tirx.reinterpret(str(dtype), fenced)
 
 
 def divisor(size: int, most: int) -> int:

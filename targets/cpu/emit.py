@@ -25,6 +25,7 @@ from sdc.targets.fused.emit import (
 )
 
 __all__ = [
+    "SKIPPED",
     "broadcast",
     "const",
     "declare",
@@ -51,6 +52,12 @@ __all__ = [
 
 Expr = Any
 Buffer = Any
+
+# Passes of TVM that these kernels do without. CompactBufferAllocation shrinks buffers to what blocks touch: there
+# are no blocks, and its analysis of a region of some hundred steps takes as long as all else together.
+# StorageRewrite moves a task's arrays out of its compute scope: they would be memory that is passed to it, where
+# LLVM makes registers of those inside.
+SKIPPED = ("s_tir.CompactBufferAllocation", "tirx.StorageRewrite")
 
 
 def local(size: int, dtype: str) -> Buffer:
@@ -134,4 +141,5 @@ def _reduce(intrinsic: str, value: Expr) -> Expr:
 def build(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> tvm.runtime.Module:
     """Compiles kernels on their own, callable by name (tests and measurements)."""
     module = tvm.IRModule({k: f.with_attr("global_symbol", k) for k, f in functions.items()})
-    return tvm.tirx.build(module, target=target)
+    with tvm.transform.PassContext(disabled_pass=list(SKIPPED)):
+        return tvm.tirx.build(module, target=target)

@@ -43,6 +43,9 @@ ROW_BLOCK = 32
 # Words of a row in straight code.
 _STRAIGHT = 4
 
+# Vectors of rows that meet several tokens at once: each vector of weights that is unpacked stays in its register.
+_TILE_VECTORS = 2
+
 # Below this many weights a decode step is shorter than waking a second thread.
 _SERIAL_WEIGHTS = 32768
 
@@ -196,51 +199,52 @@ class LinearKernel:
             self.tile(block, whole * step + m, 1)
 
     def tile(self, block: Any, first: Any, count: int) -> None:
-        """``count`` tokens times one block of rows."""
-        spec = self.spec
+        """``count`` tokens times one block of rows, several of them as many rows at a time as registers hold."""
+        wide = self.vectors if count == 1 else min(self.vectors, _TILE_VECTORS)
+        with loop(self.vectors // wide) as part:
+            self.piece(block, part * (wide * self.lanes), wide, first, count)
+
+    def piece(self, block: Any, row: Any, wide: int, first: Any, count: int) -> None:
+        """``count`` tokens times ``wide`` vectors of a block's rows, from ``row`` on."""
+        spec, size = self.spec, wide * self.lanes
         # One small array a token: in registers, where one for all tokens would be too large for the stack.
-        acc = [local(ROW_BLOCK, "int32") for _ in range(count)]
-        total = [local(ROW_BLOCK, "float32") for _ in range(count if not spec.raw else 0)]
+        acc = [local(size, "int32") for _ in range(count)]
+        total = [local(size, "float32") for _ in range(count if not spec.raw else 0)]
         for sums in total:
-            for at in range(0, ROW_BLOCK, self.lanes):
+            for at in range(0, size, self.lanes):
                 store(sums, (at,), const(0.0, "float32", self.lanes), self.lanes)
         with loop(spec.groups) as g:
-            self.accumulate(acc, block, first, count, g)
-            for row in range(count):
+            self.accumulate(acc, block, row, wide, first, g)
+            for token in range(count):
                 if spec.raw:
-                    self.write_raw(acc[row], block, first + row, g)
+                    self.write_raw(acc[token], size, block, row, first + token, g)
                 else:
-                    self.read_out(acc[row], total[row], block, first + row, g)
-        for row, sums in enumerate(total):
-            self.finish(sums, block, first + row)
+                    self.read_out(acc[token], total[token], block, row, wide, first + token, g)
+        for token, sums in enumerate(total):
+            self.finish(sums, size, block, row, first + token)
 
-    def accumulate(self, acc: list[Any], block: Any, first: Any, count: int, g: Any) -> None:
+    def accumulate(self, acc: list[Any], block: Any, row: Any, wide: int, first: Any, g: Any) -> None:
         spec, lanes = self.spec, self.lanes
-        places = range(0, ROW_BLOCK, lanes)
-        # Registers hold the sums of several tokens once, not in 16 and in 32 bits.
-        fitting = ByteSums.fitting(self.isa, lanes, spec.pair) if count == 1 else 1
-
-        def vectors(array: Any) -> list[ByteSums]:
-            return [ByteSums(self.isa, array, at, lanes, spec.pair, fitting) for at in places]
-
-        sums = [vectors(array) for array in acc]
-        for row in range(count):
-            start = load(self.start, (first + row, g)) if spec.offset else const(0, "int32")
-            for vector in sums[row]:
+        fitting = ByteSums.fitting(self.isa, lanes, spec.pair)
+        sums = [[ByteSums(self.isa, array, v * lanes, lanes, spec.pair) for v in range(wide)] for array in acc]
+        for token, of_token in enumerate(sums):
+            start = load(self.start, (first + token, g)) if spec.offset else const(0, "int32")
+            for vector in of_token:
                 vector.set(broadcast(start, lanes))
         # As many words in straight code as 16 bits can add up, and no more than keeps the code small.
         quads = 1 if spec.bits == 8 else 2
         step = divisor(spec.words, min(_STRAIGHT, fitting // quads))
         with loop(spec.words // step) as i:
             for word in range(step):
-                self.dots(sums, block, first, g, i * step + word)
-            for vector in (v for of_row in sums for v in of_row):
+                self.dots(sums, block, row, first, g, i * step + word)
+            for vector in (v for of_token in sums for v in of_token):
                 vector.flush()
 
-    def dots(self, sums: list[list[ByteSums]], block: Any, first: Any, g: Any, word: Any) -> None:
+    def dots(self, sums: list[list[ByteSums]], block: Any, row: Any, first: Any, g: Any, word: Any) -> None:
         """One word of every row of weights, and the counts of every token that meet it."""
         spec, lanes = self.spec, self.lanes
-        packed = [load(self.weight, (block, g, word, v * lanes), lanes) for v in range(self.vectors)]
+        places = [(block, g, word, row + v * lanes) for v in range(len(sums[0]))]
+        packed = [load(self.weight, at, lanes) for at in places]
         if spec.bits == 8:
             self.quad(sums, packed, first, g, word)
             return
@@ -251,25 +255,25 @@ class LinearKernel:
     def quad(self, sums: list[list[ByteSums]], weights: list[Any], first: Any, g: Any, quad: Any) -> None:
         """Four channels (``quad``) of every token meet four weights of every row."""
         spec = self.spec
-        for row, of_row in enumerate(sums):
-            quads = (first + row, g * spec.padded_group + quad * 4)
+        for token, of_token in enumerate(sums):
+            quads = (first + token, g * spec.padded_group + quad * 4)
             spikes = broadcast(tirx.reinterpret("int32", load(self.packed, quads, 4)), self.lanes)
-            for vector, weight in zip(of_row, weights, strict=True):
+            for vector, weight in zip(of_token, weights, strict=True):
                 unsigned, signed = (spikes, weight) if spec.unsigned else (weight, spikes)
                 vector.add(unsigned, signed)
 
-    def read_out(self, acc: Any, total: Any, block: Any, m: Any, g: Any) -> None:
+    def read_out(self, acc: Any, total: Any, block: Any, row: Any, wide: int, m: Any, g: Any) -> None:
         """total += (theta * scale) * float(acc), the reference's order of products."""
         spec, lanes = self.spec, self.lanes
         theta = load(self.theta, (m, g * spec.theta_groups // spec.groups))
-        for v in range(self.vectors):
+        for v in range(wide):
             slot = (v * lanes,)
-            scale = self.scales(block, g * spec.scale_groups // spec.groups, v * lanes)
+            scale = self.scales(block, g * spec.scale_groups // spec.groups, row + v * lanes)
             spikes = load(acc, slot, lanes).astype(lane_type("float32", lanes))
             term = rounded(broadcast(theta, lanes) * scale * spikes)
             store(total, slot, load(total, slot, lanes) + term, lanes)
 
-    def scales(self, block: Any, g: Any, row: int) -> Any:
+    def scales(self, block: Any, g: Any, row: Any) -> Any:
         """The scales of one vector of rows; a bfloat16 is the upper half of a float32."""
         stored = load(self.scale, (block, g, row), self.lanes)
         if not self.spec.short_scales:
@@ -278,28 +282,31 @@ class LinearKernel:
         bits = tirx.shift_left(wide, const(16, "uint32", self.lanes))
         return tirx.reinterpret(lane_type("float32", self.lanes), bits)
 
-    def write_raw(self, acc: Any, block: Any, m: Any, g: Any) -> None:
-        with loop(ROW_BLOCK) as r, if_(block * ROW_BLOCK + r < self.spec.rows), then():
-            store(self.out, (m, g, block * ROW_BLOCK + r), load(acc, (r,)))
+    def write_raw(self, acc: Any, size: int, block: Any, row: Any, m: Any, g: Any) -> None:
+        first = block * ROW_BLOCK + row
+        with loop(size) as r, if_(first + r < self.spec.rows), then():
+            store(self.out, (m, g, first + r), load(acc, (r,)))
 
-    def finish(self, total: Any, block: Any, m: Any) -> None:
+    def finish(self, total: Any, size: int, block: Any, row: Any, m: Any) -> None:
         """Bias, residual, and the store; the last block writes only the rows that exist."""
-        rest = self.spec.rows % ROW_BLOCK
-        if not rest:
-            self.write(total, block, m, ROW_BLOCK, self.lanes)
+        first = block * ROW_BLOCK + row
+        if not self.spec.rows % size:
+            self.write(total, size, first, m)
             return
-        with if_(block < self.spec.blocks - 1):
+        with if_(first + size <= self.spec.rows):
             with then():
-                self.write(total, block, m, ROW_BLOCK, self.lanes)
-            with otherwise():
-                self.write(total, block, m, rest, 1)
+                self.write(total, size, first, m)
+            with otherwise(), loop(size) as r, if_(first + r < self.spec.rows), then():
+                self.write_lanes(total, r, 1, first, m)
 
-    def write(self, total: Any, block: Any, m: Any, rows: int, lanes: int) -> None:
-        for v in range(rows // lanes):
-            value = load(total, (v * lanes,), lanes)
-            at = block * ROW_BLOCK + v * lanes
-            if self.bias is not None:
-                value = value + load(self.bias, (at,), lanes)
-            if self.residual is not None:
-                value = load(self.residual, (m, at), lanes) + value
-            store(self.out, (m, at), value, lanes)
+    def write(self, total: Any, size: int, first: Any, m: Any) -> None:
+        for at in range(0, size, self.lanes):
+            self.write_lanes(total, at, self.lanes, first, m)
+
+    def write_lanes(self, total: Any, at: Any, lanes: int, first: Any, m: Any) -> None:
+        value = load(total, (at,), lanes)
+        if self.bias is not None:
+            value = value + load(self.bias, (first + at,), lanes)
+        if self.residual is not None:
+            value = load(self.residual, (m, first + at), lanes) + value
+        store(self.out, (m, first + at), value, lanes)
