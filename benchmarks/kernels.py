@@ -32,6 +32,7 @@ from sdc.targets.cpu.isa import LEVELS, Isa, best_level
 from sdc.targets.cpu.kernels.linear import ROW_BLOCK, LinearSpec, spike_linear
 from sdc.targets.cpu.region import make_region
 from sdc.targets.cpu.region.program import Fixed
+from sdc.targets.fused.runner import thread_count
 from sdc.targets.pages import zeroed
 
 _BEYOND_CACHES = 256 << 20
@@ -166,7 +167,7 @@ def region(
             np.zeros((), np.int64),
             np.zeros(1, np.uint8),
             area,
-            np.array([threads()], np.int32),
+            np.array([thread_count()], np.int32),  # TVM's pool would take half of the processors
             np.zeros(tokens * spec.rows, np.float32),
         )
     ]

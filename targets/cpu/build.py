@@ -26,6 +26,7 @@ __all__ = ["build_program"]
 
 _WEIGHTS = "weights.safetensors"
 
+
 def build_program(
     model: Model, levels: Sequence[Isa], out: Path, progress: Progress, lowering: LoweringName = "auto"
 ) -> BuildResult:

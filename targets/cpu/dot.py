@@ -72,8 +72,8 @@ class ByteSums:
 def kept(value: Expr) -> Expr:
     """A sum of 16-bit integers whose terms LLVM adds in the order given.
 
-    It would add products to each other first, and so keep all of them waiting for the sum: more than there are
-    registers.
+    It would add products to each other first, and so keep all of them waiting for the sum: more than there
+    are registers.
     """
     dtype = value.ty.dtype
     floats = lane_type("float32", dtype.lanes // 2)

@@ -53,10 +53,10 @@ __all__ = [
 Expr = Any
 Buffer = Any
 
-# Passes of TVM that these kernels do without. CompactBufferAllocation shrinks buffers to what blocks touch: there
-# are no blocks, and its analysis of a region of some hundred steps takes as long as all else together.
-# StorageRewrite moves a task's arrays out of its compute scope: they would be memory that is passed to it, where
-# LLVM makes registers of those inside.
+# Passes of TVM that these kernels do without. CompactBufferAllocation shrinks buffers to what blocks touch:
+# there are no blocks, and its analysis of a region of some hundred steps takes as long as all else together.
+# StorageRewrite moves a task's arrays out of its compute scope: they would be memory that is passed to it,
+# where LLVM makes registers of those inside.
 SKIPPED = ("s_tir.CompactBufferAllocation", "tirx.StorageRewrite")
 
 

@@ -142,11 +142,11 @@ class _EventKernel(LinearKernel):
         with loop(spec.groups) as g:
             self.walk(acc, line, part, g)
             if spec.raw:
-                self.write_raw(acc, block, 0, g)
+                self.write_raw(acc, ROW_BLOCK, block, 0, 0, g)
             else:
-                self.read_out(acc, total, block, 0, g)
+                self.read_out(acc, total, block, 0, self.vectors, 0, g)
         if not spec.raw:
-            self.finish(total, block, 0)
+            self.finish(total, ROW_BLOCK, block, 0, 0)
 
     def walk(self, acc: Any, line: Any, part: Any, g: Any) -> None:
         """The accumulators of one group: quads of channels that fired, one after another."""

@@ -43,7 +43,7 @@ ROW_BLOCK = 32
 # Words of a row in straight code.
 _STRAIGHT = 4
 
-# Vectors of rows that meet several tokens at once: each vector of weights that is unpacked stays in its register.
+# Vectors of rows that meet several tokens at once: weights that are unpacked stay in their registers.
 _TILE_VECTORS = 2
 
 # Below this many weights a decode step is shorter than waking a second thread.
@@ -199,7 +199,7 @@ class LinearKernel:
             self.tile(block, whole * step + m, 1)
 
     def tile(self, block: Any, first: Any, count: int) -> None:
-        """``count`` tokens times one block of rows, several of them as many rows at a time as registers hold."""
+        """``count`` tokens times one block of rows: of several, as many rows at once as registers hold."""
         wide = self.vectors if count == 1 else min(self.vectors, _TILE_VECTORS)
         with loop(self.vectors // wide) as part:
             self.piece(block, part * (wide * self.lanes), wide, first, count)
@@ -226,7 +226,8 @@ class LinearKernel:
     def accumulate(self, acc: list[Any], block: Any, row: Any, wide: int, first: Any, g: Any) -> None:
         spec, lanes = self.spec, self.lanes
         fitting = ByteSums.fitting(self.isa, lanes, spec.pair)
-        sums = [[ByteSums(self.isa, array, v * lanes, lanes, spec.pair) for v in range(wide)] for array in acc]
+        places = range(0, wide * lanes, lanes)
+        sums = [[ByteSums(self.isa, array, at, lanes, spec.pair) for at in places] for array in acc]
         for token, of_token in enumerate(sums):
             start = load(self.start, (first + token, g)) if spec.offset else const(0, "int32")
             for vector in of_token:
@@ -290,7 +291,7 @@ class LinearKernel:
     def finish(self, total: Any, size: int, block: Any, row: Any, m: Any) -> None:
         """Bias, residual, and the store; the last block writes only the rows that exist."""
         first = block * ROW_BLOCK + row
-        if not self.spec.rows % size:
+        if not self.spec.rows % ROW_BLOCK:
             self.write(total, size, first, m)
             return
         with if_(first + size <= self.spec.rows):

@@ -29,10 +29,15 @@ Place = Fixed | Slot
 
 @dataclass(frozen=True)
 class Step:
-    """A kernel call: its name, and of every tensor argument the place and the shape."""
+    """A kernel call: its name, and of every tensor argument the place and the shape.
+
+    Attributes:
+        in_place: A result is written into an argument.
+    """
 
     kernel: str
     arguments: tuple[tuple[Place, tuple[Any, ...]], ...]
+    in_place: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,8 @@ class _Reader:
         for place, _ in arguments:
             if isinstance(place, Slot):
                 place.last = len(self.steps)
-        self.steps.append(Step(str(value.args[0].name_hint), tuple(arguments)))
+        in_place = any(index >= 0 for index in held)
+        self.steps.append(Step(str(value.args[0].name_hint), tuple(arguments), in_place))
         return results if len(results) > 1 else results[0]
 
     def slot(self, ty: relax.TensorType) -> Slot:

@@ -21,6 +21,7 @@ from tvm.tirx.script import builder as T
 
 from sdc.targets.cpu.emit import loop, prim_func, store
 from sdc.targets.cpu.isa import Isa
+from sdc.targets.cpu.region.own import OwnSteps
 from sdc.targets.cpu.region.plan import Slot, place
 from sdc.targets.cpu.region.program import Fixed, Step, Steps, read_steps
 from sdc.targets.cpu.region.sync import LINE, PIECES, PLACE, claim, finish, sync_ir, wait
@@ -47,12 +48,14 @@ class Region:
         arena: Bytes of counters and intermediate tensors.
         area: Bytes of one thread's work area; the arena comes first, then one area a thread.
         steps: Kernels that it runs.
+        meetings: Those after which all threads wait for each other.
     """
 
     functions: dict[str, tirx.PrimFunc]
     arena: int
     area: int
     steps: int
+    meetings: int
 
 
 def make_region(
@@ -86,23 +89,31 @@ def make_region(
     names = dict.fromkeys(step.kernel for step in steps.calls)
     tasks = {kernel: as_task(kernels[kernel], bound) for kernel in names}
     counters = LINE * len(steps.calls)
-    arena = place([s for s in steps.slots if s is not steps.result], counters)
-    area = max((task.scratch for task in tasks.values()), default=0)
-    emitter = _Emitter(steps, tasks, (arena, area), bound, apart)
+    own = OwnSteps(steps, tasks if bound == 1 else {})
+    arena = place(own.shared, counters)
+    area = own.place(max((task.scratch for task in tasks.values()), default=0))
+    emitter = _Emitter(steps, tasks, (arena, area), own, bound, apart)
     functions = emitter.parts(name)
     functions[name] = prim_func(name, lambda: emitter.emit(isa, list(functions)))
     functions = {each: made.with_attr("global_symbol", each) for each, made in functions.items()}
     for kernel, task in tasks.items():
         symbol = _symbol(kernel)
         functions[symbol] = task.function.with_attr("global_symbol", symbol)
-    return Region(functions, arena, area, len(steps.calls))
+    count = len(steps.calls)
+    return Region(functions, arena, area, count, count - len(own.numbers))
 
 
 class _Emitter:
     def __init__(
-        self, steps: Steps, tasks: Mapping[str, Task], sizes: tuple[int, int], bound: int, apart: int
+        self,
+        steps: Steps,
+        tasks: Mapping[str, Task],
+        sizes: tuple[int, int],
+        own: OwnSteps,
+        bound: int,
+        apart: int,
     ) -> None:
-        self.steps, self.tasks, self.bound, self.apart = steps, tasks, bound, apart
+        self.steps, self.tasks, self.own, self.bound, self.apart = steps, tasks, own, bound, apart
         self.arena_size, self.area_size = sizes
 
     def emit(self, isa: Isa, parts: Sequence[str]) -> None:
@@ -180,10 +191,13 @@ class _Emitter:
         return tirx.address_of(self.blocks[block][at])
 
     def step(self, number: int, step: Step) -> None:
-        """Claims pieces and runs them, then waits for those that others claimed."""
+        """Claims pieces and runs them, then waits for those that others claimed; of its own, runs all."""
         task = self.tasks[step.kernel]
         each = self.apart > 0 and _is_of_one_row(task, step)
         arguments, lengths = self.arguments(task, step)
+        if number in self.own.numbers:
+            self.call(task, step, tirx.const(0, "int32"), tirx.const(1, "int32"), arguments)
+            return
         line = self.address("arena", LINE * number)
         count, grain = self.pieces(task.count * self.n if each else task.count, lengths)
         mine = self.mine
@@ -257,7 +271,8 @@ class _Emitter:
         if isinstance(where, Slot):
             if where is self.steps.result:
                 return self.result
-            return self.address("arena", where.offset + first * (where.size // self.bound))
+            offset = where.offset + first * (where.size // self.bound)
+            return self.address("arena", self.area + offset if where.first in self.own.numbers else offset)
         if where.block == "tokens":
             return tirx.address_of(self.tokens[0, first])
         if where.block == "position":

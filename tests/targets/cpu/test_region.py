@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdc.targets.cpu import CpuTarget
+from sdc.targets.cpu.emit import build
 from sdc.targets.cpu.isa import best_level
 from sdc.targets.cpu.kernels.linear import LinearSpec, spike_linear
 from sdc.targets.cpu.lower.lowering import Lowering
@@ -56,6 +58,18 @@ def test_a_task_takes_a_piece_of_the_parallel_loop_and_its_work_arrays_as_pointe
     assert task.work == (0,)
     assert task.scratch == 128  # 10 tokens of 2 groups, int32, rounded up to whole cache lines
     assert len(task.function.params) == 2 + len(task.arguments) + len(task.work)
+
+
+def test_a_tasks_arrays_are_registers_and_no_memory_that_is_passed_to_it() -> None:
+    """TVM would allocate them outside the function that it makes of a task."""
+    spec = LinearSpec(96, 64, 32, levels=15)
+    task = as_task(lambda: spike_linear(spec, best_level()), bound=10)
+    code = build({"task": task.function}, best_level().target()).inspect_source("ll")
+    (parameters,) = re.findall(rf"^define .*@{spec.key()}\((.*?)\) ", code, re.MULTILINE)
+    names = re.findall(r"%(\w+)", parameters)
+    assert set(names) <= {p.name for p in task.function.params}
+    body = code.split(f"@{spec.key()}(", 1)[1].split("\n}", 1)[0]
+    assert "alloca" not in body
 
 
 def test_a_decoder_becomes_two_regions_and_keeps_only_its_scoring_function() -> None:
