@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -51,9 +51,19 @@ def build_program(
         "weights": _WEIGHTS,
         "signature": signature.to_json(),
         "lowerings": [choice.to_json() for choice in choices.made.values()],
-        "summary": {"instruction sets": ", ".join(objects), "decode": choices.summary()},
+        "summary": {
+            "instruction sets": ", ".join(objects),
+            "decode": choices.summary(),
+            **_kernels(regions),
+        },
     }
     return BuildResult((*files, out / _WEIGHTS), manifest)
+
+
+def _kernels(regions: Mapping[str, Region]) -> dict[str, str]:
+    """How many kernels make a token."""
+    found = regions.get("decode")
+    return {"kernels a token": f"{found.steps}, threads meet after {found.meetings}"} if found else {}
 
 
 def _lower(model: Model, isa: Isa, choices: Choices) -> tuple[Lowered, dict[str, Region]]:

@@ -67,7 +67,7 @@ LEVELS: tuple[Isa, ...] = (
         ("+avx512vnni", "-prefer-256-bit"),
     ),
     Isa("x86-64-v3-vnni", "x86-64-v3", 8, ("avx2", "fma", "avxvnni"), "vnni", 6, ("+avxvnni",)),
-    Isa("x86-64-v3", "x86-64-v3", 8, ("avx2", "fma"), "maddubs", 6),
+    Isa("x86-64-v3", "x86-64-v3", 8, ("avx2", "fma"), "maddubs", 4),
     Isa("x86-64-v2", "x86-64-v2", 4, ("sse4.1", "ssse3"), "maddubs", 1),
     Isa("aarch64-i8mm", "", 4, ("i8mm",), "usdot", 4, ("+neon", "+i8mm")),
     Isa("aarch64-dotprod", "", 4, ("dotprod",), "sdot", 4, ("+neon", "+dotprod")),

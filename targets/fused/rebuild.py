@@ -139,11 +139,13 @@ class Body:
     def liveness(self) -> set[Any]:
         """What must be computed: walks back from the outputs that kernels do not write in place."""
         graph = self.graph
-        written = {v for s in self.steps.values() if isinstance(s, Attention) for v in self.appended(s)}
+        appended = self.appended()
+        attentions = [s for s in self.steps.values() if isinstance(s, Attention)]
+        written = {v for s in attentions for state in s.states for v in appended.get(state, ())}
         self.outputs = [v for v in graph.outputs if graph.root(v) not in written]
         needed: set[Any] = set()
         work = [graph.root(v) for v in self.outputs]
-        work += [s.out for s in self.steps.values() if isinstance(s, Attention)]
+        work += [s.out for s in attentions]
         while work:
             var = work.pop()
             if var in needed:
@@ -155,15 +157,14 @@ class Body:
             work += [graph.root(v) for v in wanted]
         return needed
 
-    def appended(self, step: Attention) -> list[Any]:
-        """The kv_append results of the caches that a step writes in place."""
-        graph = self.graph
-        return [
-            graph.root(b.var)
-            for b in graph.bindings
-            if (call := graph.call(b.var, "sdc.kv_append")) is not None
-            and any(call.args[0].same_as(s) for s in step.states)
-        ]
+    def appended(self) -> dict[Any, list[Any]]:
+        """The kv_append results of every cache: what an attention writes in place."""
+        graph, found = self.graph, dict[Any, list[Any]]()
+        for binding in graph.bindings:
+            call = graph.call(binding.var, "sdc.kv_append")
+            if call is not None:
+                found.setdefault(call.args[0], []).append(graph.root(binding.var))
+        return found
 
     def layouts(self) -> dict[Any, tuple[tuple[int, ...], str]]:
         """Shape and dtype of the caches that kernels lay out in their own way."""

@@ -20,6 +20,7 @@ from sdc.targets.cpu.emit import (
     declare,
     if_,
     lane_type,
+    let,
     load,
     local,
     loop,
@@ -186,17 +187,15 @@ class LinearKernel:
         return reduce_add(load(total, (0,), lanes))
 
     def block(self, block: Any) -> None:
-        """One block of output rows for all tokens, ``isa.rows`` tokens at a time, the rest singly."""
-        tokens, step = self.spec.tokens, self.isa.rows
-        if tokens == 1 or step == 1:
-            with loop(self.n) as m:
-                self.tile(block, m, 1)
-            return
-        whole = tirx.floordiv(self.n, step) if not tokens else tokens // step
-        with loop(whole) as m:
-            self.tile(block, m * step, step)
-        with loop(self.n - whole * step) as m:
-            self.tile(block, whole * step + m, 1)
+        """One block of output rows for all tokens: ``isa.rows`` at a time, of the rest two, then one."""
+        most = 1 if self.spec.tokens == 1 else self.isa.rows
+        done: Any = 0
+        for count in sorted({most, min(most, 2), 1}, reverse=True):
+            times = tirx.floordiv(self.n - done, count) if most > 1 else self.n
+            times = times if isinstance(times, int) else let(times)
+            with loop(times) as m:
+                self.tile(block, done + m * count, count)
+            done = done + times * count
 
     def tile(self, block: Any, first: Any, count: int) -> None:
         """``count`` tokens times one block of rows: of several, as many rows at once as registers hold."""

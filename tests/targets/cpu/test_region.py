@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,10 @@ from sdc.targets.cpu.isa import best_level
 from sdc.targets.cpu.kernels.linear import LinearSpec, spike_linear
 from sdc.targets.cpu.lower.lowering import Lowering
 from sdc.targets.cpu.region import add_regions
+from sdc.targets.cpu.region.own import OwnSteps
 from sdc.targets.cpu.region.plan import Slot, place
-from sdc.targets.cpu.task import as_task
+from sdc.targets.cpu.region.program import Step, Steps
+from sdc.targets.cpu.task import Task, as_task
 from sdc.targets.fused.packed import PackedWeights
 from sdc.targets.fused.program import lower_model
 
@@ -60,6 +63,23 @@ def test_a_task_takes_a_piece_of_the_parallel_loop_and_its_work_arrays_as_pointe
     assert len(task.function.params) == 2 + len(task.arguments) + len(task.work)
 
 
+def test_short_steps_are_every_threads_own_and_what_they_read_outlives_them() -> None:
+    """0 linear, 1 encoder, 2 cache (in place), 3 encoder, 4 linear, 5 encoder, 6 result."""
+    short = Task(None, 1, (), (), 0)
+    tasks = {"linear": replace(short, count=8), "encode": short}
+    kernels = ["linear", "encode", "encode", "encode", "linear", "encode", "encode"]
+    slots = [Slot(64, n, n + 1) for n in range(7) if n != 2]
+    slots[-1].last = 7
+    calls = tuple(Step(name, (), in_place=number == 2) for number, name in enumerate(kernels))
+    own = OwnSteps(Steps(calls, tuple(slots), slots[-1], (1,)), tasks)
+    assert own.numbers == {1, 3, 5}
+    # Of steps 0 and 4: a thread may still read them in steps 1 and 5 when another is at the next ones.
+    assert [(s.first, s.last) for s in own.shared] == [(0, 2), (4, 6)]
+    assert [(s.first, s.last) for s in own.slots] == [(1, 2), (3, 4), (5, 6)]
+    assert own.place(128) == 192
+    assert OwnSteps(Steps(calls, tuple(slots), slots[-1], (1,)), {}).numbers == set()
+
+
 def test_a_tasks_arrays_are_registers_and_no_memory_that_is_passed_to_it() -> None:
     """TVM would allocate them outside the function that it makes of a task."""
     spec = LinearSpec(96, 64, 32, levels=15)
@@ -80,6 +100,8 @@ def test_a_decoder_becomes_two_regions_and_keeps_only_its_scoring_function() -> 
     for name, region in regions.items():
         assert region.steps == lowered.launches[name]
         assert lowered.module[name].attrs["global_symbol"] == name
+    assert regions["prefill"].meetings == regions["prefill"].steps
+    assert regions["decode"].meetings == 3  # caches, attention, result: other linears are short here
     assert [g.name_hint for g, f in lowered.module.functions_items() if "relax" in str(type(f))] == ["score"]
 
 
