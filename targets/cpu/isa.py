@@ -124,17 +124,19 @@ def native() -> Isa:
 
 
 def choose_objects(objects: Mapping[str, Sequence[str]], features: Mapping[str, Sequence[str]]) -> str:
-    """The first of a program's machine codes that this machine can run.
+    """The best of a program's machine codes that this machine can run.
 
     Args:
-        objects: Their names, best first.
+        objects: Their names, in any order: those of :data:`LEVELS` are ranked there, one processor's own code
+            is better than these.
         features: What each needs, in LLVM's names; those of :data:`LEVELS` are known.
 
     Raises:
         TargetError: It lacks something for each of them.
     """
     present, needs = _present(), {**{isa.name: isa.features for isa in LEVELS}, **features}
-    for name in objects:
+    ranks = {isa.name: rank for rank, isa in enumerate(LEVELS)}
+    for name in sorted(objects, key=lambda name: ranks.get(name, -1)):
         if present.issuperset(needs[name]):
             return name
     lacks = "; ".join(f"{name}: {', '.join(sorted(set(needs[name]) - present))}" for name in objects)

@@ -9,12 +9,14 @@ import pytest
 import tvm
 from helpers.spiking_form import SpikeOptions, spiking_form
 from helpers.tiny_llama import tiny_llama
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sdc.config import CompileConfig
 from sdc.errors import ConfigError, TargetError
 from sdc.targets.cpu import CpuTarget
 from sdc.targets.cpu.emit import build
-from sdc.targets.cpu.isa import LEVELS, best_level, host_features, levels_for, native
+from sdc.targets.cpu.isa import LEVELS, best_level, choose_objects, host_features, levels_for, native
 from sdc.targets.cpu.kernels.linear import LinearSpec, spike_linear
 
 INSTRUCTIONS = {
@@ -68,6 +70,16 @@ def test_a_program_for_one_processor_holds_its_code_alone_and_says_so(mcpu, tmp_
     manifest["features"][isa.name] += ["avx9000"]
     with pytest.raises(TargetError, match=rf"lacks what it was compiled for \({isa.name}: avx9000\)"):
         target.load(tmp_path, manifest)
+
+
+@given(st.permutations([isa.name for isa in LEVELS]))
+def test_the_best_code_is_chosen_whatever_the_order_in_the_manifest(names) -> None:
+    """A manifest's keys are sorted when it is written: x86-64-v2 comes before x86-64-v3 then."""
+    objects = {name: [f"{name}.0.o"] for name in names}
+    assert choose_objects(objects, {}) == best_level().name
+    features = {"native-this": list(best_level().features)}
+    assert choose_objects({**objects, "native-this": ["n.0.o"]}, features) == "native-this"
+    assert choose_objects({n: objects[n] for n in sorted(names)}, {}) == best_level(tuple(names)).name
 
 
 def test_processors_that_do_not_exist_are_refused_before_any_work() -> None:
