@@ -212,13 +212,16 @@ class LinearKernel:
         for sums in total:
             for at in range(0, size, self.lanes):
                 store(sums, (at,), const(0.0, "float32", self.lanes), self.lanes)
-        with loop(spec.groups) as g:
-            self.accumulate(acc, block, row, wide, first, g)
-            for token in range(count):
-                if spec.raw:
-                    self.write_raw(acc[token], size, block, row, first + token, g)
-                else:
-                    self.read_out(acc[token], total[token], block, row, wide, first + token, g)
+        pair = 1 + (count > 1 and spec.groups % 2 == 0 and not spec.raw)
+        with loop(spec.groups // pair) as i:
+            for half in range(pair):
+                g = i * pair + half
+                self.accumulate(acc, block, row, wide, first, g)
+                for token in range(count):
+                    if spec.raw:
+                        self.write_raw(acc[token], size, block, row, first + token, g)
+                    else:
+                        self.read_out(acc[token], total[token], block, row, wide, first + token, g)
         for token, sums in enumerate(total):
             self.finish(sums, size, block, row, first + token)
 
