@@ -159,7 +159,8 @@ def region(
     memory = zeroed(passes * total)
     memory[:] = 60
     pieces = [tvm.runtime.from_dlpack(memory[i * total : (i + 1) * total]) for i in range(passes)]
-    area = np.zeros(made.arena + threads() * made.area, np.uint8)
+    workers = thread_count()  # TVM's pool would take half of the processors
+    area = np.zeros(made.arena + workers * made.area, np.uint8)
     arguments = [
         tvm.runtime.tensor(a)
         for a in (
@@ -167,7 +168,7 @@ def region(
             np.zeros((), np.int64),
             np.zeros(1, np.uint8),
             area,
-            np.array([thread_count()], np.int32),  # TVM's pool would take half of the processors
+            np.array([workers], np.int32),
             np.zeros(tokens * spec.rows, np.float32),
         )
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm import tirx
 
-from sdc.targets.cpu.emit import const, lane_type, load, local, store
+from sdc.targets.cpu.emit import const, lane_type, load, local, rounded, store
 from sdc.targets.cpu.isa import Isa
 
 __all__ = ["ByteSums", "dot4", "divisor"]
@@ -55,7 +55,7 @@ class ByteSums:
             return
         pairs = _pairs(unsigned, signed, self.lanes)
         width = 2 * self.lanes
-        total = kept(load(self.short, (0,), width) + pairs) if self.waiting else pairs
+        total = _in_order(load(self.short, (0,), width) + pairs) if self.waiting else pairs
         store(self.short, (0,), total, width)
         self.waiting += 1
         if self.waiting == self.room:
@@ -69,7 +69,7 @@ class ByteSums:
             self.waiting = 0
 
 
-def kept(value: Expr) -> Expr:
+def _in_order(value: Expr) -> Expr:
     """A sum of 16-bit integers whose terms LLVM adds in the order given.
 
     It would add products to each other first, and so keep all of them waiting for the sum: more than there
@@ -77,9 +77,7 @@ def kept(value: Expr) -> Expr:
     """
     dtype = value.ty.dtype
     floats = lane_type("float32", dtype.lanes // 2)
-    bits = tirx.reinterpret(floats, value)
-    fenced = tirx.call_llvm_pure_intrin(floats, f"llvm.arithmetic.fence.v{dtype.lanes // 2}f32", bits)
-    return tirx.reinterpret(str(dtype), fenced)
+    return tirx.reinterpret(str(dtype), rounded(tirx.reinterpret(floats, value)))  # its fence alone
 
 
 def divisor(size: int, most: int) -> int:

@@ -93,9 +93,9 @@ def make_region(
     arena = place(own.shared, counters)
     area = own.place(max((task.scratch for task in tasks.values()), default=0))
     emitter = _Emitter(steps, tasks, (arena, area), own, bound, apart)
-    functions = emitter.parts(name)
-    functions[name] = prim_func(name, lambda: emitter.emit(isa, list(functions)))
-    functions = {each: made.with_attr("global_symbol", each) for each, made in functions.items()}
+    parts = emitter.parts(name)
+    made = {**parts, name: prim_func(name, lambda: emitter.emit(isa, list(parts)))}
+    functions = {symbol: function.with_attr("global_symbol", symbol) for symbol, function in made.items()}
     for kernel, task in tasks.items():
         symbol = _symbol(kernel)
         functions[symbol] = task.function.with_attr("global_symbol", symbol)
