@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,7 +207,7 @@ def quantised_step(param: Param) -> Quantised | None:
 def integer_params(param: Param, name: str) -> tuple[Param, Param]:
     """The integers ``name.q`` [N, K] int8 and scales ``name.scale`` [N, groups] of a quantised weight.
 
-    Both come from one computation; the last one is kept, so that a layer is not quantised twice.
+    Both come from one computation; the last few are kept, so that a layer is not quantised twice.
 
     Raises:
         PassError: The weight is not quantised.
@@ -231,19 +232,26 @@ def _scales(param: Param, bits: int) -> Param:
     return param.then(RoundToBFloat16()) if bits < 8 else param
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Integers:
+    """A weight that is quantised when one of its parts is asked for, by whichever thread asks first."""
+
     exact: Param
     step: Quantised
+    lock: Lock = field(default_factory=Lock)
 
     def compute(self) -> tuple[NDArray, NDArray]:
-        if not _LAST or _LAST[0][0] is not self:
-            weight = self.exact.value().astype(np.float32)
-            _LAST[:] = [(self, quantise_rtn(weight, self.step.bits, self.step.group))]
-        return _LAST[0][1]
+        with self.lock:
+            found = next((made for owner, made in tuple(_RECENT) if owner is self), None)
+            if found is None:
+                weight = self.exact.value().astype(np.float32, copy=False)
+                found = quantise_rtn(weight, self.step.bits, self.step.group)
+                _RECENT.append((self, found))
+            return found
 
 
-_LAST: list[tuple[_Integers, tuple[NDArray, NDArray]]] = []  # at most one entry
+# Threads that write weights ask for both parts of one within a few others; what is older has been written.
+_RECENT: deque[tuple[_Integers, tuple[NDArray, NDArray]]] = deque(maxlen=4)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from sdc.errors import CorruptArtefactError
 from sdc.ir.params import Param
 from sdc.targets.base import Progress
 from sdc.targets.pages import available_memory, zeroed
+from sdc.threads import ahead, cpus
 
 __all__ = ["ALIGNMENT", "load_data", "map_weights", "offsets", "write_weights"]
 
@@ -43,7 +44,7 @@ _DTYPES = {code: np.dtype(getattr(ml_dtypes, name, name)) for name, code in _NAM
 
 
 def write_weights(path: Path, params: Mapping[str, Param], progress: Progress) -> None:
-    """Writes parameters in order; each is computed, written and dropped before the next.
+    """Writes parameters in order; each is dropped when it is written, and the next few are in the making.
 
     Raises:
         NumericsError: A weight holds NaN or infinity.
@@ -51,10 +52,12 @@ def write_weights(path: Path, params: Mapping[str, Param], progress: Progress) -
     header = _header(params)
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
-        for number, (name, param) in enumerate(params.items()):
+        # Twice as many as processors: the scales of a weight wait for those who compute its integers.
+        values = ahead(lambda param: param.value().tobytes(), params.values(), 2 * cpus())
+        for number, (name, data) in enumerate(zip(params, values, strict=True)):
             progress(f"weights: {name}", number, len(params))
-            data = param.value().tobytes()
-            file.write(data + bytes(-len(data) % ALIGNMENT))
+            file.write(data)
+            file.write(bytes(-len(data) % ALIGNMENT))
     progress("weights", len(params), len(params))
 
 

@@ -1,4 +1,4 @@
-"""Arrows between packages go one way: face -> frontends, passes, targets -> ir -> errors, cache."""
+"""Arrows between packages go one way: face -> frontends, passes, targets -> ir -> errors, cache, threads."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def forbidden(name: str, imported: str) -> bool:
     here, there = layer(name), layer(imported)
     if there == "sdc.cli":
         return here not in ("sdc.cli",)
-    if here in ("sdc.errors", "sdc.cache"):
+    if here in ("sdc.errors", "sdc.cache", "sdc.threads"):
         return True
     if here == "sdc.ir":
-        return there not in ("sdc.ir", "sdc.errors")
+        return there not in ("sdc.ir", "sdc.errors", "sdc.threads")
     if here in MIDDLE:
         return there not in (
-            {here, "sdc.ir", "sdc.errors", "sdc.cache"}
+            {here, "sdc.ir", "sdc.errors", "sdc.cache", "sdc.threads"}
             | ({"sdc.targets"} if here == "sdc.targets" else set())
         )
     return False

@@ -9,6 +9,12 @@ from sdc.ir.bfloat16 import round_to_bfloat16
 
 __all__ = ["fit_scales", "integer_range", "on_grid", "quantise_rtn", "rounded"]
 
+# Weights that are worked on together: with what is made of them they stay in a second-level cache, and those
+# of one group of 32 lie at no multiple of 4 KiB, where a first-level cache has few places.
+_PIECE = 62 << 10
+_ALIGNED = 16
+_TOGETHER = 8
+
 SHRINK = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65)
 
 
@@ -33,14 +39,18 @@ def quantise_rtn(weight: NDArray, bits: int, group: int = 0) -> tuple[NDArray, N
         Integers [N, K] int8 and scales [N, K / group] float32; a group of zeros has scale 0.
     """
     rows, width = weight.shape
-    groups = weight.reshape(-1, group or width)
-    columns = np.ascontiguousarray(groups.T, np.float32)
-    scales = fit_scales(columns, np.ones(len(columns), np.float32), bits)
-    integers = rounded(groups, scales[:, None], bits).astype(np.int8).reshape(rows, width)
-    return integers, scales.reshape(rows, -1)
+    groups = weight.reshape(-1, group or width).astype(np.float32, copy=False)
+    integers, scales = np.empty(groups.shape, np.int8), np.empty(len(groups), np.float32)
+    step = max(_ALIGNED, _PIECE // groups.shape[1] // _ALIGNED * _ALIGNED)
+    for start in range(0, len(groups), step):
+        piece = slice(start, start + step)
+        columns = np.ascontiguousarray(groups[piece].T)
+        scales[piece] = fit_scales(columns, None, bits)
+        integers[piece] = rounded(columns, scales[piece], bits, out=columns).astype(np.int8).T
+    return integers.reshape(rows, width), scales.reshape(rows, -1)
 
 
-def fit_scales(columns: NDArray, pull: NDArray, bits: int) -> NDArray:
+def fit_scales(columns: NDArray, pull: NDArray | None, bits: int) -> NDArray:
     """One scale for each of N groups of weights.
 
     Below 8 bits there is one more negative integer than positive ones. A scale has the sign that lets the
@@ -49,31 +59,51 @@ def fit_scales(columns: NDArray, pull: NDArray, bits: int) -> NDArray:
 
     Args:
         columns: [group, N] float32.
-        pull: [group] float32, what an error of each weight of a group counts.
+        pull: [group] float32, what an error of each weight of a group counts; None: all the same.
         bits: 2 to 8.
 
     Returns:
         [N] float32; 0 for a group of zeros.
     """
-    peak = np.abs(columns).max(0)
+    high = columns.max(0)
+    peak = np.abs(np.maximum(high, -columns.min(0)))
     _, top = integer_range(bits)
     if bits == 8:
-        best: NDArray = peak / np.float32(top)
-        return best
-    signed = np.where(columns.max(0) == peak, -peak, peak) / np.float32(top)
+        scales: NDArray = peak / np.float32(top)
+        return scales
+    signed = np.where(high == peak, -peak, peak) / np.float32(top)
     best, least = np.zeros_like(peak), np.full_like(peak, np.inf)
+    error = np.empty_like(columns)
     for shrink in SHRINK:
         scale = round_to_bfloat16(signed * np.float32(shrink))
-        loss = pull @ np.square(rounded(columns, scale, bits) * scale - columns)
+        rounded(columns, scale, bits, out=error)
+        error *= scale
+        error -= columns
+        np.square(error, out=error)
+        loss = _sum(error) if pull is None else pull @ error
         better = loss < least
-        best, least = np.where(better, scale, best), np.where(better, loss, least)
+        np.copyto(best, scale, where=better)
+        np.copyto(least, loss, where=better)
     return best
 
 
-def rounded(weight: NDArray, scale: NDArray, bits: int) -> NDArray:
+def _sum(rows: NDArray) -> NDArray:
+    """The sum of rows [R, N] float32: eight at a time, one after another, and then the sums of eight.
+
+    The order is fixed here so that no library's or processor's shows in a scale.
+    """
+    whole = len(rows) // _TOGETHER * _TOGETHER
+    eights = np.add.reduce(rows[:whole].reshape(-1, _TOGETHER, rows.shape[1]), 1)
+    total: NDArray = np.add.reduce(eights, 0)
+    return total if whole == len(rows) else total + np.add.reduce(rows[whole:], 0)
+
+
+def rounded(weight: NDArray, scale: NDArray, bits: int, out: NDArray | None = None) -> NDArray:
     """The integers nearest to ``weight / scale``, as floats; ``scale`` broadcasts, and 0 divides nothing."""
     low, top = integer_range(bits)
-    return np.clip(np.rint(weight / np.where(scale != 0, scale, np.float32(1))), low, top)
+    out = np.divide(weight, np.where(scale != 0, scale, np.float32(1)), out=out)
+    np.rint(out, out=out)
+    return np.clip(out, np.float32(low), np.float32(top), out=out)
 
 
 def on_grid(integers: NDArray, scales: NDArray) -> NDArray:

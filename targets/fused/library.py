@@ -48,21 +48,36 @@ def cached_objects(
     structure = tvm_ffi.structural_hash(module, map_free_vars=True)
     key = hashlib.sha256(f"{tvm.__version__} {_BUILD} {target} {name} {structure}".encode())
     entry = cache_dir() / "kernels" / key.hexdigest()[:32]
-    if not entry.is_dir():
-        _fill(entry, make(), name)
-    os.utime(entry)
-    return [Path(shutil.copyfile(source, folder / source.name)) for source in sorted(entry.iterdir())]
+    found = _copied(entry, folder)
+    if found:
+        return found
+    paths = sorted(save_objects(make(), folder, name))
+    _keep(entry, paths)
+    return paths
 
 
-def _fill(entry: Path, executable: relax.VMExecutable, name: str) -> None:
+def _copied(entry: Path, folder: Path) -> list[Path]:
+    """Copies of an entry's files; none where there is no such entry, or another compile just removed it."""
+    try:
+        os.utime(entry)  # so that it is no more among those that were not used for longest
+        return [Path(shutil.copyfile(source, folder / source.name)) for source in sorted(entry.iterdir())]
+    except FileNotFoundError:
+        return []
+
+
+def _keep(entry: Path, paths: Sequence[Path]) -> None:
     """Makes an entry, which appears whole, and removes those that were not used for longest."""
     entry.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=entry.parent) as work:
         made = Path(work) / "entry"
         made.mkdir()
-        save_objects(executable, made, name)
-        if not entry.is_dir():  # another compile may have been faster
+        for path in paths:
+            shutil.copyfile(path, made / path.name)
+        try:
             made.replace(entry)
+        except OSError:
+            if not entry.is_dir():  # else another compile was faster, and its files are the same
+                raise
     entries = [path for path in entry.parent.iterdir() if len(path.name) == len(entry.name)]
     for old in sorted(entries, key=lambda path: path.stat().st_mtime)[:-_KEPT]:
         shutil.rmtree(old, ignore_errors=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ from helpers.spiking_form import SpikeOptions, spiking_form
 from helpers.tiny_llama import tiny_llama
 
 from sdc.targets.cpu import CpuTarget
+from sdc.targets.cpu.kernels.sample import sample
 from sdc.targets.fused import library
+from sdc.targets.fused.program import compile_module
 
 
 def objects(folder: Path, **shape: int) -> dict[str, bytes]:
@@ -46,3 +50,36 @@ def test_another_shape_is_another_entry_and_old_entries_go(tmp_path, cache, monk
     objects(tmp_path / "b", kv_heads=1)
     (new,) = cache.iterdir()
     assert new.name != old.name
+
+
+def test_an_entry_that_another_compile_removes_meanwhile_is_made_again(tmp_path, cache, monkeypatch) -> None:
+    first = objects(tmp_path / "a")
+    copy, left = library.shutil.copyfile, [1]
+
+    def vanish_once(source, target):
+        if left and str(source).startswith(str(cache)):
+            left.clear()
+            library.shutil.rmtree(next(cache.iterdir()))
+        return copy(source, target)
+
+    monkeypatch.setattr(library.shutil, "copyfile", vanish_once)
+    assert objects(tmp_path / "b") == first
+    assert not left
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_compiles_at_the_same_time_share_one_cache(tmp_path, cache) -> None:
+    isa = best_level()
+    module = tvm.IRModule({"sample": sample(64, isa).with_attr("global_symbol", "sample")})
+
+    def compiled(name: str) -> dict[str, bytes]:
+        (tmp_path / name).mkdir()
+        make = partial(compile_module, module, isa.target(), isa.name)
+        paths = library.cached_objects(module, str(isa), tmp_path / name, isa.name, make)
+        return {path.name: path.read_bytes() for path in paths}
+
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(compiled, "abc"))
+    assert made[0] == made[1] == made[2]
+    (entry,) = cache.iterdir()
+    assert {p.name: p.read_bytes() for p in entry.iterdir()} == made[0]

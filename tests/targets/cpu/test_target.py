@@ -155,6 +155,22 @@ def test_compiling_again_gives_the_same_bytes(tmp_path, monkeypatch) -> None:
         assert one.read_bytes() == two.read_bytes(), one.name
 
 
+def test_levels_built_side_by_side_are_those_built_alone(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("SDC_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("sdc.targets.cpu.build.cpus", lambda: 4)
+    model = spiking_form(tiny_llama(layers=1), SpikeOptions())
+    (tmp_path / "all").mkdir()
+    result = CpuTarget().build(model, None, tmp_path / "all", quiet)
+    monkeypatch.setattr("sdc.targets.cpu.build.cpus", lambda: 1)
+    monkeypatch.setenv("SDC_CACHE_DIR", str(tmp_path / "another"))
+    for level, names in result.manifest["objects"].items():
+        (tmp_path / level).mkdir()
+        alone = CpuTarget((level,)).build(model, None, tmp_path / level, quiet)
+        assert alone.manifest["objects"] == {level: names}
+        for path in alone.files:
+            assert path.read_bytes() == (tmp_path / "all" / path.name).read_bytes(), path.name
+
+
 def test_a_layer_takes_at_most_nine_kernels_when_its_linears_are_merged() -> None:
     def launches(layers: int) -> int:
         model = spiking_form(tiny_llama(layers=layers, head_dim=16), SpikeOptions())
