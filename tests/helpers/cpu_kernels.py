@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import tvm
 from helpers.emulator import EmulatedKernels, why_not
 from numpy.typing import NDArray
 from tvm import tirx
+from tvm_ffi import StructuralKey
 
 from sdc.errors import TargetError
 from sdc.targets.cpu.emit import build
@@ -54,6 +56,10 @@ class Kernels:
         self._module = build(dict(functions), isa.target())
         self._emulated = EmulatedKernels(self._module, functions) if _is_emulated(isa) else None
 
+    def function(self, name: str) -> Callable[..., None]:
+        """A kernel that this machine runs, on tensors."""
+        return self._module[name]
+
     def run(self, name: str, *inputs: NDArray, out: Outputs) -> Any:
         """Calls a kernel with the inputs and fresh outputs of the given shapes and dtypes; returns those."""
         given = [np.asarray(a, order="C") for a in inputs]
@@ -62,11 +68,20 @@ class Kernels:
             arrays = self._emulated.run(name, [*given, *results])[len(given) :]
         else:
             tensors = [tvm.runtime.tensor(a) for a in results]
-            self._module[name](*[tvm.runtime.tensor(a) for a in given], *tensors)
+            self.function(name)(*[tvm.runtime.tensor(a) for a in given], *tensors)
             arrays = [t.numpy() for t in tensors]
         return arrays[0] if len(arrays) == 1 else arrays
 
 
 def run_kernel(function: tirx.PrimFunc, isa: Isa, *inputs: NDArray, out: Outputs) -> Any:
-    """One kernel, once; see :meth:`Kernels.run`."""
-    return Kernels({"kernel": function}, isa).run("kernel", *inputs, out=out)
+    """One kernel, once; see :meth:`Kernels.run`.
+
+    A test's cases give the same kernel other inputs one after the other, and most of a case is compiling: the
+    last kernels are kept.
+    """
+    return _compiled(StructuralKey(function), isa).run("kernel", *inputs, out=out)
+
+
+@lru_cache(maxsize=32)
+def _compiled(function: StructuralKey, isa: Isa) -> Kernels:
+    return Kernels({"kernel": function.key}, isa)

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
+import tvm
 from helpers.cpu_kernels import Kernels, every_own_isa
 
 from sdc.runtime.sampling import Sampler
 from sdc.targets.cpu.kernels.sample import sample
 
 SIZES = [1, 3, 255, 256, 1027, 5000]
+DRAWS = 200
 
 
 class Chooser:
     """The compiled function on arrays."""
 
     def __init__(self, vocab: int, isa) -> None:
-        self.kernels = Kernels({"choose": sample(vocab, isa)}, isa)
+        self.kernels = kernels(vocab, isa)
 
     def __call__(self, logits: np.ndarray, temperature: float, top_p: float, uniform: float) -> int:
-        settings = np.array([temperature, top_p, uniform])
-        return int(self.kernels.run("choose", logits, settings, out=[((1,), "int64")])[0])
+        return self.draws(logits, temperature, top_p, [uniform])[0]
+
+    def draws(self, logits: np.ndarray, temperature: float, top_p: float, uniforms: list[float]) -> list[int]:
+        """A token for every uniform number."""
+        function, given = self.kernels.function("kernel"), tvm.runtime.tensor(logits)
+        tokens = []
+        for uniform in uniforms:
+            token = tvm.runtime.tensor(np.zeros(1, np.int64))
+            function(given, tvm.runtime.tensor(np.array([temperature, top_p, uniform])), token)
+            tokens.append(int(token.numpy()[0]))
+        return tokens
+
+
+@cache
+def kernels(vocab: int, isa) -> Kernels:
+    return Kernels({"kernel": sample(vocab, isa)}, isa)
 
 
 def logits_of(vocab: int, spread: float, seed: int = 1) -> np.ndarray:
@@ -54,10 +72,18 @@ def test_what_is_no_number_is_told(vocab, bad, isa) -> None:
 def test_draws_are_the_samplers(vocab, top_p, isa) -> None:
     choose = Chooser(vocab, isa)
     for spread in (0.0, 0.1, 2.0, 12.0):
-        logits = logits_of(vocab, spread)
-        sampler, random = Sampler(0.8, top_p, seed=5), np.random.default_rng(5)
-        pairs = [(choose(logits, 0.8, top_p, random.random()), sampler(logits)) for _ in range(200)]
-        assert np.mean([a == b for a, b in pairs]) > 0.98  # but for rounding at the borders of tokens
+        random = np.random.default_rng(5)
+        uniforms = [random.random() for _ in range(DRAWS)]
+        draws = choose.draws(logits_of(vocab, spread), 0.8, top_p, uniforms)
+        same = np.equal(draws, sampled(vocab, spread, top_p))
+        assert np.mean(same) > 0.98  # but for rounding at the borders of tokens
+
+
+@cache
+def sampled(vocab: int, spread: float, top_p: float) -> list[int]:
+    """What the sampler draws, the same for every instruction set."""
+    sampler, logits = Sampler(0.8, top_p, seed=5), logits_of(vocab, spread)
+    return [sampler(logits) for _ in range(DRAWS)]
 
 
 @every_own_isa
