@@ -46,7 +46,7 @@ EXCLUDED: dict[str, str] = {
     r"test_reshape_allowzero_reordered": "TVM cannot reshape an empty tensor to another empty shape",
 }
 
-# Loading a module of tests computes what they expect. These take 10 s of the 13 s that all take, in every worker
+# Loading a module of tests computes what they expect. These take 10 of 13 seconds, in every worker
 # of a test run, for operations that the lifting has no rule for (asserted below).
 _POOLS = frozenset({"averagepool", "lppool", "maxpool"})
 
