@@ -61,7 +61,7 @@ def test_compile_prints_what_it_made(command, one_level, tmp_path):
 def test_the_same_compile_has_the_same_bytes(command, one_level, tmp_path):
     source = tiny_source(tmp_path)
     for name in ("one.sdc", "two.sdc"):
-        assert command("compile", source, "-o", tmp_path / name, "--max-seq", 16, "-q")[0] == 0
+        assert command("compile", source, "-o", tmp_path / name, "--max-seq", 64, "-q")[0] == 0
     one, two = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("one.sdc", "two.sdc"))
     assert one == two
 
@@ -269,7 +269,7 @@ def test_bad_input_is_one_paragraph_and_leaves_nothing(command, tmp_path, monkey
 
 def test_a_program_without_tokenizer_takes_token_ids(one_level, tmp_path, command):
     source = tiny_source(tmp_path, tokenizer=False)
-    program = sdc.compile(source, config={"max_seq": 16})
+    program = sdc.compile(source, config={"max_seq": 64})
     assert "random tokens" in program.manifest["notes"][0]
     assert len(list(program.tokens([1, 2, 3], 5, Sampler()))) == 5
     status, _, complaint = command("run", program.artefact.path, "--prompt", "x")

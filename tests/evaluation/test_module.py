@@ -81,7 +81,7 @@ def test_more_levels_bring_every_layer_closer(tiny_program, default_modules):
 
 def test_a_changed_source_is_refused(one_level, tmp_path):
     source = tiny_source(tmp_path)
-    program = sdc.compile(source, config={"max_seq": 16})
+    program = sdc.compile(source, config={"max_seq": 64})
     shutil.copy(MODEL.with_name("mlp_dynamo_op20.onnx"), source)
     with pytest.raises(ConfigError, match="compile again"):
         program_layers(program, [TOKENS[:8]])

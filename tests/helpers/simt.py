@@ -10,19 +10,23 @@ operands.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from helpers.simt_memory import Global, Local, Memory, Shared
+from helpers.simt_operations import BINARY, CALLS, dot4, reinterpret
 from numpy.typing import NDArray
 from tvm import tirx
 
-__all__ = ["Emulator", "SimtError", "run_kernel"]
+__all__ = ["SimtError", "launch", "run_kernel"]
 
 WARP = 32
 Value = NDArray
 Code = Callable[[], Value]
+Shapes = tuple[tuple[tuple[int, ...], str], ...]
 
 
 class SimtError(Exception):
@@ -32,46 +36,71 @@ class SimtError(Exception):
 def run_kernel(function: tirx.PrimFunc, *inputs: NDArray, out: list[tuple[tuple[int, ...], str]]) -> Any:
     """Calls the kernel with the inputs (those that it writes change) and fresh outputs; returns those."""
     results = [np.full(shape, 85, dtype) for shape, dtype in out]
-    Emulator(function, [*inputs, *results]).run()
+    launch(function, [*inputs, *results])
     return results[0] if len(results) == 1 else results
 
 
-class Emulator:
-    """One launch of a kernel on arrays.
+def launch(function: tirx.PrimFunc, arrays: list[NDArray]) -> None:
+    """Runs a kernel once.
 
     Args:
         function: A PrimFunc with thread bindings, as the generators give it.
         arrays: One per parameter, contiguous; those that the kernel writes are changed.
     """
+    shapes = tuple((array.shape, str(array.dtype)) for array in arrays)
+    _translated(function, shapes, threading.get_ident()).run(arrays)
 
-    def __init__(self, function: tirx.PrimFunc, arrays: list[NDArray]) -> None:
-        self.vars: dict[Any, Value] = {}
-        self.memories: dict[Any, Memory] = {}
+
+@lru_cache(maxsize=256)
+def _translated(function: tirx.PrimFunc, shapes: Shapes, _thread: int) -> Emulator:
+    """A program launches the same kernels for every token: translating one takes longer than running it."""
+    return Emulator(function, shapes)
+
+
+class Emulator:
+    """A kernel as Python code for arrays of some shapes.
+
+    Args:
+        function: A PrimFunc with thread bindings.
+        shapes: Shape and dtype of the array for each parameter.
+    """
+
+    def __init__(self, function: tirx.PrimFunc, shapes: Shapes) -> None:
+        # By hash, which is the address of what the function holds: comparing variables makes an expression.
+        self.function = function
+        self.vars: dict[int, Value] = {}
+        self.memories: dict[int, Memory] = {}
         self.lanes = self.blocks = 1
         self.epoch = 0
-        for param, array in zip(function.params, arrays, strict=True):
-            self.bind_shape(param, array)
+        for param, (shape, dtype) in zip(function.params, shapes, strict=True):
+            self.bind_shape(param, shape, dtype)
         body = self.launch(function.body)
-        for param, array in zip(function.params, arrays, strict=True):
-            self.memories[param] = Global(str(param.name), array)
+        self.arguments = [Global(str(p.name), np.empty(0, str(p.ty.dtype))) for p in function.params]
+        self.memories.update(zip(map(hash, function.params), self.arguments, strict=True))
         self.mask = np.ones(self.lanes, bool)
         self.code = self.statement(body)
+        self.bound = dict(self.vars)
 
-    def run(self) -> None:
-        """All blocks, all threads."""
+    def run(self, arrays: list[NDArray]) -> None:
+        """All blocks, all threads, on fresh registers and shared memory."""
+        for memory, array in zip(self.arguments, arrays, strict=True):
+            assert array.flags.c_contiguous
+            memory.data = array.reshape(-1)
+        for memory in self.memories.values():
+            memory.reset()
+        self.vars, self.mask, self.epoch = dict(self.bound), np.ones(self.lanes, bool), 0
         with np.errstate(all="ignore"):
             self.code()
 
-    def bind_shape(self, param: Any, array: NDArray) -> None:
+    def bind_shape(self, param: Any, sizes: tuple[int, ...], dtype: str) -> None:
         shape = list(param.ty.shape)
-        assert len(shape) == array.ndim, f"{param.name}: rank {array.ndim}, kernel wants {len(shape)}"
-        assert str(param.ty.dtype) == str(array.dtype), f"{param.name}: {array.dtype} for {param.ty.dtype}"
-        assert array.flags.c_contiguous
-        for dimension, size in zip(shape, array.shape, strict=True):
+        assert len(shape) == len(sizes), f"{param.name}: rank {len(sizes)}, kernel wants {len(shape)}"
+        assert str(param.ty.dtype) == dtype, f"{param.name}: {dtype} for {param.ty.dtype}"
+        for dimension, size in zip(shape, sizes, strict=True):
             if isinstance(dimension, tirx.IntImm):
-                assert int(dimension.value) == size, f"{param.name}: {array.shape} for {shape}"
+                assert int(dimension.value) == size, f"{param.name}: {sizes} for {shape}"
             else:
-                known = self.vars.setdefault(dimension, np.full(1, size, np.int64))
+                known = self.vars.setdefault(hash(dimension), np.full(1, size, np.int64))
                 assert int(known[0]) == size
 
     def launch(self, body: Any) -> Any:
@@ -92,9 +121,9 @@ class Emulator:
         self.block_of = number
         self.thread = np.tile(np.arange(self.threads), self.blocks)
         for var, _, size in block:
-            self.vars[var] = (number % size).astype(str(var.ty.dtype))
+            self.vars[hash(var)] = (number % size).astype(str(var.ty.dtype))
             number = number // size
-        self.vars[threads[0][0]] = self.thread.astype(str(threads[0][0].ty.dtype))
+        self.vars[hash(threads[0][0])] = self.thread.astype(str(threads[0][0].ty.dtype))
         for var, value in self.vars.items():
             if len(value) == 1:
                 self.vars[var] = np.full(self.lanes, value[0])
@@ -121,14 +150,14 @@ class Emulator:
         dtype, name = str(buffer.ty.dtype), str(buffer.name)
         scope = str(buffer.ty.storage_scope)
         if scope == "shared":
-            self.memories[buffer] = Shared(name, size, dtype, self)
+            self.memories[hash(buffer)] = Shared(name, size, dtype, self)
         else:
             assert scope == "local", scope
-            self.memories[buffer] = Local(name, size, dtype, self)
+            self.memories[hash(buffer)] = Local(name, size, dtype, self)
         return lambda: None
 
     def do_Bind(self, node: Any) -> Callable[[], None]:
-        var, value = node.var, self.expression(node.value)
+        var, value = hash(node.var), self.expression(node.value)
 
         def run() -> None:
             self.vars[var] = value()
@@ -136,7 +165,7 @@ class Emulator:
         return run
 
     def do_BufferStore(self, node: Any) -> Callable[[], None]:
-        memory = self.memories[node.buffer]
+        memory = self.memories[hash(node.buffer)]
         at, value = self.address(node.buffer, node.indices), self.expression(node.value)
 
         def run() -> None:
@@ -179,14 +208,14 @@ class Emulator:
     def do_For(self, node: Any) -> Callable[[], None]:
         first, extent, var = self.expression(node.min), self.expression(node.extent), node.loop_var
         body = self.statement(node.body)
-        dtype = str(var.ty.dtype)
+        dtype, name = str(var.ty.dtype), hash(var)
 
         def run() -> None:
             outer, start, length = self.mask, first(), extent()
             length = np.where(outer, length, 0)
             for i in range(int(length.max(initial=0))):
                 self.mask = outer & (i < length)
-                self.vars[var] = (start + i).astype(dtype)
+                self.vars[name] = (start + i).astype(dtype)
                 body()
             self.mask = outer
 
@@ -210,19 +239,20 @@ class Emulator:
 
     def expression(self, node: Any) -> Code:
         kind = type(node).__name__
-        if kind in _BINARY:
-            a, b, operation = self.expression(node.a), self.expression(node.b), _BINARY[kind]
+        if kind in BINARY:
+            a, b, operation = self.expression(node.a), self.expression(node.b), BINARY[kind]
             return lambda: operation(a(), b())
         return getattr(self, f"of_{kind}")(node)
 
     def constant(self, node: Any) -> Code:
-        value = np.full(1, node.value, str(node.ty.dtype))
-        return lambda: np.broadcast_to(value, (self.lanes,))
+        value = np.broadcast_to(np.full(1, node.value, str(node.ty.dtype)), (self.lanes,))
+        return lambda: value
 
     of_IntImm = of_FloatImm = constant
 
     def of_Var(self, node: Any) -> Code:
-        return lambda: self.vars[node]
+        name = hash(node)
+        return lambda: self.vars[name]
 
     def of_Cast(self, node: Any) -> Code:
         value, dtype = self.expression(node.value), str(node.ty.dtype).split("x")[0]
@@ -245,7 +275,7 @@ class Emulator:
         return lambda: base()[:, None] + stride * np.arange(lanes)
 
     def of_TensorLoad(self, node: Any) -> Code:
-        memory, at = self.memories[node.source], self.address(node.source, node.indices)
+        memory, at = self.memories[hash(node.source)], self.address(node.source, node.indices)
         return lambda: memory.load(at(), self.mask)
 
     def address(self, buffer: Any, indices: Any) -> Callable[[], NDArray]:
@@ -255,19 +285,23 @@ class Emulator:
         name = str(buffer.name)
 
         def run() -> NDArray:
-            flat = np.zeros(self.lanes, np.int64)
+            flat = None
             for number, (part, size) in enumerate(zip(parts, sizes, strict=True)):
-                index = part().astype(np.int64)
+                index = part().astype(np.int64, copy=False)
                 active = self.mask if index.ndim == 1 else self.mask[:, None]
-                if (((index < 0) | (index >= size)) & active).any():
+                if ((index.view(np.uint64) >= size) & active).any():  # a negative one is large
                     raise SimtError(f"{name}: index {number} leaves 0..{size - 1}")
-                flat = (flat if index.ndim == 1 else flat[:, None]) * size + index
-            return flat
+                if flat is not None:
+                    index = (flat if index.ndim == 1 else flat[:, None]) * size + index
+                flat = index
+            return np.zeros(self.lanes, np.int64) if flat is None else flat
 
         return run
 
     def size(self, dimension: Any) -> int:
-        return int(dimension.value) if isinstance(dimension, tirx.IntImm) else int(self.vars[dimension][0])
+        return (
+            int(dimension.value) if isinstance(dimension, tirx.IntImm) else int(self.vars[hash(dimension)][0])
+        )
 
     def of_Call(self, node: Any) -> Code:
         name = str(node.op.name)
@@ -275,12 +309,12 @@ class Emulator:
             return self.device_call(node)
         if name == "tirx.reinterpret":
             value, dtype = self.expression(node.args[0]), str(node.ty.dtype)
-            return lambda: _reinterpret(value(), dtype)
+            return lambda: reinterpret(value(), dtype)
         if name == "tirx.call_pure_extern":
             assert str(node.args[0].value) == "expf"
             value = self.expression(node.args[1])
             return lambda: np.exp(value())
-        operation, parts = _CALLS[name], [self.expression(a) for a in node.args]
+        operation, parts = CALLS[name], [self.expression(a) for a in node.args]
         return lambda: operation(*(p() for p in parts))
 
     def device_call(self, node: Any) -> Any:
@@ -291,7 +325,7 @@ class Emulator:
         parts = [self.expression(a) for a in args]
         if name.startswith("sdc_dot4_"):
             kind = np.uint8 if name.endswith("u8") else np.int8
-            return lambda: _dot4(parts[0](), parts[1](), parts[2](), kind)
+            return lambda: dot4(parts[0](), parts[1](), parts[2](), kind)
         operation = getattr(self, name.removeprefix("sdc_").removesuffix("_int32").removesuffix("_float32"))
         return lambda: operation(*(p() for p in parts))
 
@@ -324,7 +358,7 @@ class Emulator:
         """mma.m16n8k32 on bytes; which lane holds what: PTX ISA, "Matrix Fragments for mma.m16n8k32"."""
         pointer, parts = args[0], [self.expression(a) for a in args[1:]]
         assert str(pointer.op.name) == "tirx.tvm_access_ptr"
-        memory, at = self.memories[_buffer_of(pointer)], int(pointer.args[2])
+        memory, at = self.memories[hash(_buffer_of(pointer))], int(pointer.args[2])
         kind = np.uint8 if name.endswith("u8") else np.int8
 
         def run() -> None:
@@ -349,52 +383,3 @@ def _buffer_of(pointer: Any) -> Any:
     """The buffer whose data an access pointer names."""
     data = pointer.args[1]
     return data if isinstance(data, tirx.Var) else data.args[0]
-
-
-def _reinterpret(value: Value, dtype: str) -> Value:
-    element, _, lanes = dtype.partition("x")
-    data = np.ascontiguousarray(value).view(element)
-    if value.ndim == 1:
-        return data
-    return data if int(lanes or 1) > 1 else data[:, 0]
-
-
-def _dot4(a: Value, b: Value, c: Value, kind: Any) -> Value:
-    left = np.ascontiguousarray(a.astype(np.int32)).view(kind).reshape(-1, 4).astype(np.int32)
-    right = np.ascontiguousarray(b.astype(np.int32)).view(np.int8).reshape(-1, 4).astype(np.int32)
-    return c + (left * right).sum(1, dtype=np.int32)
-
-
-_BINARY: dict[str, Callable[[Any, Any], Any]] = {
-    "Add": np.add,
-    "Sub": np.subtract,
-    "Mul": np.multiply,
-    "Div": np.divide,
-    "FloorDiv": np.floor_divide,
-    "FloorMod": np.mod,
-    "Max": np.fmax,  # CUDA's fmaxf gives the other operand where one is NaN
-    "Min": np.fmin,
-    "LT": np.less,
-    "LE": np.less_equal,
-    "GT": np.greater,
-    "GE": np.greater_equal,
-    "EQ": np.equal,
-    "NE": np.not_equal,
-    "And": np.logical_and,
-    "Or": np.logical_or,
-    "LShift": np.left_shift,
-    "RShift": np.right_shift,
-    "BitwiseAnd": np.bitwise_and,
-    "BitwiseOr": np.bitwise_or,
-    "BitwiseXor": np.bitwise_xor,
-}
-_CALLS: dict[str, Callable[..., Any]] = {
-    "tirx.nearbyint": np.rint,
-    "tirx.fabs": np.abs,
-    "tirx.sqrt": np.sqrt,
-    "tirx.shift_left": np.left_shift,
-    "tirx.shift_right": np.right_shift,
-    "tirx.bitwise_and": np.bitwise_and,
-    "tirx.bitwise_or": np.bitwise_or,
-    "tirx.bitwise_xor": np.bitwise_xor,
-}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tvm
 import tvm_ffi
-from helpers.simt import Emulator
+from helpers.simt import launch
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
@@ -43,7 +43,7 @@ def _calls_the_emulator(name: str, kernel: tirx.PrimFunc) -> tirx.PrimFunc:
 
     def emulate(*tensors: Any) -> None:
         arrays = [np.array(t.numpy(), order="C") for t in tensors]
-        Emulator(kernel, arrays).run()
+        launch(kernel, arrays)
         for tensor, array in zip(tensors, arrays, strict=True):
             tensor.copyfrom(array)
 

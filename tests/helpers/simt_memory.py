@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 __all__ = ["Global", "Local", "Memory", "Shared"]
 
+_GARBAGE = 85
+
 
 class Memory(Protocol):
     """Loads and stores by flat element number, one per thread or one row of numbers per thread."""
@@ -16,6 +18,9 @@ class Memory(Protocol):
     def load(self, index: NDArray, mask: NDArray) -> NDArray: ...
 
     def store(self, index: NDArray, value: NDArray, mask: NDArray) -> None: ...
+
+    def reset(self) -> None:
+        """Before a launch: garbage in what a kernel's threads own, and nothing touched."""
 
 
 class Access(Exception):
@@ -33,6 +38,9 @@ class Global:
 
     def __init__(self, name: str, array: NDArray) -> None:
         self.name, self.data = name, array.reshape(-1)
+
+    def reset(self) -> None:
+        """The caller's contents stay."""
 
     def load(self, index: NDArray, mask: NDArray) -> NDArray:
         _aligned(self.name, index, mask)
@@ -55,8 +63,11 @@ class Local:
     """Every thread's own array."""
 
     def __init__(self, name: str, size: int, dtype: str, grid: Any) -> None:
-        self.inner = Global(name, np.full(size * grid.lanes, 85, dtype))
+        self.inner = Global(name, np.empty(size * grid.lanes, dtype))
         self.base = np.arange(grid.lanes) * size
+
+    def reset(self) -> None:
+        self.inner.data[:] = _GARBAGE
 
     def at(self, index: NDArray) -> NDArray:
         return index + (self.base if index.ndim == 1 else self.base[:, None])
@@ -73,11 +84,15 @@ class Shared:
     """A block's array. Between two barriers an element belongs to the thread that writes it."""
 
     def __init__(self, name: str, size: int, dtype: str, grid: Any) -> None:
-        self.inner = Global(name, np.full(size * grid.blocks, 85, dtype))
-        self.base, self.grid = grid.block_of * size, grid
         total = size * grid.blocks
-        self.writer, self.written = np.full(total, -1), np.full(total, -1)
-        self.reader, self.read = np.full(total, -1), np.full(total, -1)
+        self.inner = Global(name, np.empty(total, dtype))
+        self.base, self.grid = grid.block_of * size, grid
+        self.writer, self.written, self.reader, self.read = np.empty((4, total), np.int64)
+
+    def reset(self) -> None:
+        self.inner.data[:] = _GARBAGE
+        for history in (self.writer, self.written, self.reader, self.read):
+            history[:] = -1
 
     def at(self, index: NDArray) -> NDArray:
         return index + (self.base if index.ndim == 1 else self.base[:, None])

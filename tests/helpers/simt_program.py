@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import tvm
-from helpers.simt import Emulator
+from helpers.simt import launch
 from numpy.typing import NDArray
 
 from sdc.ir.evaluate.evaluator import Evaluator, Frame
@@ -94,4 +94,4 @@ class _KernelFrame(Frame):
     def launch(self, expr: Any, arrays: list[NDArray]) -> None:
         kernel = self.owner.model.module[expr.args[0]]
         assert all(a.flags.c_contiguous for a in arrays)
-        Emulator(kernel, arrays).run()
+        launch(kernel, arrays)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers.simt import Emulator
+from helpers.simt import launch
 
 from sdc.ir.ops import OPS
 from sdc.targets.cuda.kernels.cache import CacheLayout
@@ -49,7 +49,7 @@ def test_heads_are_rotated_encoded_and_kept(width, interleaved, block) -> None:
     numbers = np.array([limits(d, 1.0, 0.0) for d in LEVELS.values()])
     inputs = [x, np.array(position), cos, sin, signs, signs, numbers]
     outputs = [keys, thetas[0], values, thetas[1], query, query_theta]
-    Emulator(encode_heads(spec), [*inputs, *outputs]).run()
+    launch(encode_heads(spec), [*inputs, *outputs])
     new = slice(position, position + n)
     flat_values = values.transpose(0, 1, 3, 2).reshape(kv_heads, layout.slots, width)
     made = {
@@ -87,12 +87,12 @@ def test_rows_of_several_sequences_are_those_of_each_alone() -> None:
     want = [cache.copy() for cache in caches]
     query, theta = np.zeros((3, heads, width), "i1"), np.zeros((3, heads), "f4")
     places = np.array([positions, numbers])
-    Emulator(encode_heads(spec, apart=True), [x, places, *given, *caches, query, theta]).run()
+    launch(encode_heads(spec, apart=True), [x, places, *given, *caches, query, theta])
     for row, (number, position) in enumerate(zip(numbers, positions, strict=True)):
         own = [cache[number] for cache in want]
         one, one_theta = np.zeros((1, heads, width), "i1"), np.zeros((1, heads), "f4")
         arrays = [x[row : row + 1], np.array(position), *given, *own, one, one_theta]
-        Emulator(encode_heads(replace(spec, tokens=1)), arrays).run()
+        launch(encode_heads(replace(spec, tokens=1)), arrays)
         np.testing.assert_array_equal(query[row], one[0])
         np.testing.assert_array_equal(theta[row], one_theta[0])
     for got, expected in zip(caches, want, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.simt import Emulator, run_kernel
+from helpers.simt import launch, run_kernel
 
 from sdc.targets.cuda.kernels.tables import GatherRows, LastRow, Likeliest
 
@@ -28,7 +28,7 @@ def test_the_last_row_is_copied() -> None:
 
 def likeliest(logits: np.ndarray) -> tuple[int, int]:
     token, position = np.zeros((1, 1), np.int64), np.array(4)
-    Emulator(Likeliest(logits.size).generate(), [logits[None], token, position]).run()
+    launch(Likeliest(logits.size).generate(), [logits[None], token, position])
     return int(token.item()), int(position)
 
 
