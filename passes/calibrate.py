@@ -52,22 +52,19 @@ class Calibrate:
 
     def run(self, model: Model, ctx: PassContext) -> Model:
         options = ctx.options
-        wanted = ctx.calibration and options.quantiser == "rtn"
-        statistics = collect_statistics(model, ctx, rows=ROWS) if wanted else {}
         graph = Graph(model)
-        encodings: dict[str, Encoding] = {}
+        linears = {linear.name: linear for linear in graph.linears()}
+        encodings = {name: _start(graph.param(n.weight), options) for name, n in linears.items()}
         zeros: dict[str, float] = {}
-        linears = list(graph.linears())
-        for done, linear in enumerate(linears):
-            ctx.progress("choosing thresholds", done, len(linears))
-            param = graph.param(linear.weight)
-            encoding = _start(param, options)
-            if linear.name in statistics:
-                weight = sampled_outputs(param.value(), ctx.random(linear.name))
-                rows = statistics[linear.name].rows
-                encoding = fit_thresholds(rows, weight, encoding, options)
-                zeros[linear.name] = share_of_zeros(rows, encoding)
-            encodings[linear.name] = encoding
+
+        def fit(name: str, rows: NDArray, weight: NDArray) -> None:
+            ctx.progress("choosing thresholds", len(zeros), len(linears))
+            weight = sampled_outputs(weight, ctx.random(name))
+            encodings[name] = fit_thresholds(rows, weight, encodings[name], options)
+            zeros[name] = share_of_zeros(rows, encodings[name])
+
+        if ctx.calibration and options.quantiser == "rtn":
+            collect_statistics(model, ctx, ROWS, fit)
         for _, call in graph.calls("sdc.attention"):
             name = op_name(call)
             per_head = Encoding(coding=options.coding, group=0)

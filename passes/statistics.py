@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,9 @@ _LOGIT_BYTES = 256 << 20
 """Windows run together as long as their logits stay below this."""
 
 
+Complete = Callable[[str, NDArray, NDArray], None]
+
+
 @dataclass(frozen=True)
 class InputStatistics:
     """Inputs of one operation over the calibration windows.
@@ -40,7 +43,9 @@ class InputStatistics:
     tokens: int
 
 
-def collect_statistics(model: Model, ctx: PassContext, rows: int = 0) -> dict[str, InputStatistics]:
+def collect_statistics(
+    model: Model, ctx: PassContext, rows: int = 0, complete: Complete | None = None
+) -> dict[str, InputStatistics]:
     """Runs the calibration windows and records inputs by operation name.
 
     A linear is recorded under its name. An attention is recorded as ``name:q``, ``name:k`` and ``name:v``,
@@ -50,6 +55,8 @@ def collect_statistics(model: Model, ctx: PassContext, rows: int = 0) -> dict[st
         model: A float model.
         ctx: Holds the calibration inputs.
         rows: Sample rows to keep, at most, for each operation.
+        complete: Called for each linear, in the order of the program, when all of its inputs have been seen,
+            with its name, its sample rows [R, K] and its weight [N, K]: to use a weight while it is at hand.
 
     Raises:
         NumericsError: An operation's input holds NaN or infinity.
@@ -63,9 +70,10 @@ def collect_statistics(model: Model, ctx: PassContext, rows: int = 0) -> dict[st
     collector = _Collector(graph, observed[-1], rows, max(1, len(ctx.calibration)))
     done, total = 0, len(ctx.calibration)
     for count, inputs in calibration_inputs(model, ctx):
-        collector.windows = count
-        Lockstep(model, [inputs]).run(collector, observed[-1])
         done += count
+        collector.windows = count
+        collector.complete = complete if done == total else None
+        Lockstep(model, [inputs]).run(collector, observed[-1])
         ctx.progress("calibrating", done, total)
     return collector.result()
 
@@ -128,6 +136,7 @@ class _Collector:
     def __init__(self, graph: Graph, last: relax.Var, rows: int, total: int) -> None:
         self.graph, self.last = graph, last
         self.rows, self.total, self.windows = rows, total, 1
+        self.complete: Complete | None = None
         self.records: dict[str, _Record] = {}
 
     def __call__(self, var: relax.Var, call: relax.Call, runs: Lockstep) -> Sequence[Any] | None:
@@ -135,7 +144,10 @@ class _Collector:
             return appended_rows(call, runs)
         if is_op(call, "sdc.linear"):  # computed here, since a weight takes longer to load than to use
             x, weight, *bias = (runs.values(a)[0] for a in call.args)
-            self.record(op_name(call), x, weight)
+            name = op_name(call)
+            self.record(name, x, weight)
+            if self.complete is not None:
+                self.complete(name, self.sample(self.records[name]), weight)
             return [None if var.same_as(self.last) else OPS["linear"].reference(x, weight, *bias)]
         if is_op(call, "sdc.attention"):
             q, k, v, position = (runs.values(a)[0] for a in call.args[:4])

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 from sdc.frontends.gguf.layout import LlamaFacts
 from sdc.frontends.gguf.reader import GgufModel, open_gguf
 from sdc.frontends.gguf.tokenizer import save_tokenizer
+from sdc.ir.params import row_major
 
 __all__ = ["to_onnx"]
 
@@ -185,7 +186,7 @@ class _Writer:
         weight = self.source.tensor(f"{tensor}.weight")
         if rotary_heads:
             weight = _half_split(weight, rotary_heads, self.facts.rope_dim)
-        self.store(f"{name}.weight", np.ascontiguousarray(weight.T))
+        self.store(f"{name}.weight", row_major(weight.T))
         if not self.source.has(f"{tensor}.bias"):
             return self.node("MatMul", [x, f"{name}.weight"], name)
         bias = self.source.tensor(f"{tensor}.bias")
@@ -204,7 +205,7 @@ class _Writer:
 
     def head(self, x: str) -> str:
         if self.source.has("output.weight"):
-            self.store("lm_head.weight", np.ascontiguousarray(self.source.tensor("output.weight").T))
+            self.store("lm_head.weight", row_major(self.source.tensor("output.weight").T))
             return self.node("MatMul", [x, "lm_head.weight"], "lm_head", output="logits")
         tied = self.node("Transpose", ["model.embed_tokens.weight"], "lm_head.tied", perm=[1, 0])
         return self.node("MatMul", [x, tied], "lm_head", output="logits")

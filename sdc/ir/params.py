@@ -34,6 +34,7 @@ __all__ = [
     "Transpose",
     "array_param",
     "hadamard_transform",
+    "row_major",
 ]
 
 Array = NDArray
@@ -98,7 +99,7 @@ class Param:
         array = self.source.load()
         for transform in self.transforms:
             array = transform(array)
-        array = _row_major(array.astype(self.dtype, copy=False))
+        array = row_major(array.astype(self.dtype, copy=False))
         if array.shape != self.shape:
             raise AssertionError(f"{self.name}: value has shape {array.shape}, declared {self.shape}")
         if np.issubdtype(array.dtype, np.floating) and not _is_finite(array):
@@ -125,7 +126,7 @@ class Param:
         return f"{self.name} {list(self.shape)} {self.dtype}: {steps}"
 
 
-def _row_major(array: Array) -> Array:
+def row_major(array: Array) -> Array:
     """The same values in C order; a turned matrix is copied a few columns at a time, in half NumPy's time."""
     if array.ndim != 2 or array.flags.c_contiguous or not array.flags.f_contiguous:
         return np.asarray(array, order="C")

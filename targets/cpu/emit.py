@@ -56,8 +56,27 @@ Buffer = Any
 # Passes of TVM that these kernels do without. CompactBufferAllocation shrinks buffers to what blocks touch:
 # there are no blocks, and its analysis of a region of some hundred steps takes as long as all else together.
 # StorageRewrite moves a task's arrays out of its compute scope: they would be memory that is passed to it,
-# where LLVM makes registers of those inside.
-SKIPPED = ("s_tir.CompactBufferAllocation", "tirx.StorageRewrite")
+# where LLVM makes registers of those inside. The rest look for a GPU's threads and memories, or for software
+# pipelines, and would walk through all kernels to find none.
+SKIPPED = (
+    "s_tir.CompactBufferAllocation",
+    "tirx.StorageRewrite",
+    "s_tir.LowerCrossThreadReduction",
+    "s_tir.LiftThreadBinding",
+    "s_tir.ManifestSharedMemoryLocalStage",
+    "s_tir.LowerAutoCopy",
+    "s_tir.UnifyThreadBinding",
+    "s_tir.InjectPermutedLayout",
+    "s_tir.InjectSoftwarePipeline",
+    "s_tir.TransformMmaBufferLayout",
+    "s_tir.InjectVirtualThread",
+    "s_tir.InjectDoubleBuffer",
+    "s_tir.LowerVtcmAlloc",
+    "s_tir.ThreadSync",
+    "s_tir.InferFragment",
+    "s_tir.LowerThreadAllreduce",
+    "s_tir.MergeSharedMemoryAllocations",
+)
 
 
 def local(size: int, dtype: str) -> Buffer:

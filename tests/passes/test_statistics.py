@@ -13,6 +13,7 @@ from sdc.ir.evaluate import Evaluator, Event
 from sdc.ir.ops import attention, linear
 from sdc.passes import statistics
 from sdc.passes.base import PassContext
+from sdc.passes.graph import Graph
 from sdc.passes.statistics import calibration_inputs, collect_statistics
 
 rng = np.random.default_rng(0)
@@ -64,6 +65,17 @@ def test_windows_of_a_decoder_run_together_and_give_what_each_gives_alone() -> N
         np.testing.assert_allclose(seen.absmax, want, rtol=1e-4, err_msg=name)
         assert seen.tokens == sum(a[name].tokens for a in alone)
         assert len(seen.rows) == 6
+
+
+def test_a_linear_is_complete_once_with_the_rows_of_all_windows() -> None:
+    model, calls = tiny_llama(), []
+    ctx = PassContext(calibration=tuple(rng.integers(0, 64, n) for n in (7, 5, 7)))
+    seen = collect_statistics(model, ctx, 6, lambda *call: calls.append(call))
+    linears = list(Graph(model).linears())
+    assert [name for name, _, _ in calls] == [found.name for found in linears]
+    for found, (name, rows, weight) in zip(linears, calls, strict=True):
+        np.testing.assert_array_equal(rows, seen[name].rows)
+        np.testing.assert_array_equal(weight, model.params[str(found.weight.name)].value())
 
 
 def test_long_windows_run_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
