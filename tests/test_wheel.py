@@ -39,9 +39,10 @@ def test_the_wheel_holds_every_source_file_below_sdc(wheel):
 
 
 def test_the_wheel_runs_in_a_fresh_environment(wheel, tmp_path):
-    venv.create(tmp_path / "env", with_pip=True)
+    venv.create(tmp_path / "env")
     python = tmp_path / "env" / "bin" / "python"
-    pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel]
+    pip = [sys.executable, "-m", "pip", "--python", python, "install"]
+    pip += ["--quiet", "--no-deps", "--no-index", wheel]
     subprocess.run(pip, check=True, capture_output=True)
     # What it depends on is here already: the folder of this environment's packages, without its .pth files.
     site = next((tmp_path / "env" / "lib").glob("python3*/site-packages"))

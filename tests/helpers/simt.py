@@ -70,6 +70,7 @@ class Emulator:
         self.function = function
         self.vars: dict[int, Value] = {}
         self.memories: dict[int, Memory] = {}
+        self.constants: dict[tuple[str, str, int], Value] = {}
         self.lanes = self.blocks = 1
         self.epoch = 0
         for param, (shape, dtype) in zip(function.params, shapes, strict=True):
@@ -245,7 +246,11 @@ class Emulator:
         return getattr(self, f"of_{kind}")(node)
 
     def constant(self, node: Any) -> Code:
-        value = np.broadcast_to(np.full(1, node.value, str(node.ty.dtype)), (self.lanes,))
+        key = repr(node.value), str(node.ty.dtype), self.lanes  # of text: -0.0 equals 0.0
+        if key not in self.constants:
+            single = np.full(1, node.value, str(node.ty.dtype))
+            self.constants[key] = np.broadcast_to(single, (self.lanes,))
+        value = self.constants[key]
         return lambda: value
 
     of_IntImm = of_FloatImm = constant
