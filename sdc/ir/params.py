@@ -39,13 +39,14 @@ __all__ = [
 
 Array = NDArray
 
-# Two arrays of such rows of 64 channels fit a second-level cache. It is no power of two: channels would lie
-# at multiples of 4 KiB, which a first-level cache keeps in a few places only, and take three times as long.
-_HADAMARD_ROWS = 992
+# Two arrays of such rows of 64 channels fit a third-level cache; with fewer, threads side by side would wait
+# for Python's lock. It is no power of two: channels would lie at multiples of 4 KiB, which a first-level
+# cache keeps in a few places only, and take three times as long.
+_HADAMARD_ROWS = 4000
 
-# A piece of a matrix that is turned: cache lines of float32 to write, as many as a first-level cache holds.
+# A piece of a matrix that is turned: as many cache lines of float32 to write as a first-level cache holds.
 _TRANSPOSED_ROWS = 16
-_TRANSPOSED_RUN = 128
+_TRANSPOSED_RUN = 512
 
 
 class Source(Protocol):
