@@ -27,7 +27,7 @@ class Isa:
         features: LLVM feature names that the machine must have.
         dot: ``vnni`` (vpdpbusd), ``maddubs`` (x86 pairs of 16 bits), ``usdot`` (ARM with i8mm), ``sdot`` (ARM
             with dotprod) or ``plain`` (any machine).
-        rows: Tokens that the prefill kernel keeps in registers.
+        tile: Tokens, and vectors of rows, that the prefill kernel keeps in registers.
         attributes: LLVM's features switched on (+) and off (-).
     """
 
@@ -36,7 +36,7 @@ class Isa:
     lanes: int
     features: tuple[str, ...]
     dot: str
-    rows: int
+    tile: tuple[int, int]
     attributes: tuple[str, ...] = ()
 
     def target(self) -> tvm.target.Target:
@@ -63,15 +63,15 @@ LEVELS: tuple[Isa, ...] = (
         16,
         ("avx512f", "avx512bw", "avx512vl", "avx512vnni"),
         "vnni",
-        8,
+        (8, 2),
         ("+avx512vnni", "-prefer-256-bit"),
     ),
-    Isa("x86-64-v3-vnni", "x86-64-v3", 8, ("avx2", "fma", "avxvnni"), "vnni", 6, ("+avxvnni",)),
-    Isa("x86-64-v3", "x86-64-v3", 8, ("avx2", "fma"), "maddubs", 4),
-    Isa("x86-64-v2", "x86-64-v2", 4, ("sse4.1", "ssse3"), "maddubs", 1),
-    Isa("aarch64-i8mm", "", 4, ("i8mm",), "usdot", 4, ("+neon", "+i8mm")),
-    Isa("aarch64-dotprod", "", 4, ("dotprod",), "sdot", 4, ("+neon", "+dotprod")),
-    Isa("generic", "", 4, (), "plain", 1),
+    Isa("x86-64-v3-vnni", "x86-64-v3", 8, ("avx2", "fma", "avxvnni"), "vnni", (6, 2), ("+avxvnni",)),
+    Isa("x86-64-v3", "x86-64-v3", 8, ("avx2", "fma"), "maddubs", (2, 4)),
+    Isa("x86-64-v2", "x86-64-v2", 4, ("sse4.1", "ssse3"), "maddubs", (1, 8)),
+    Isa("aarch64-i8mm", "", 4, ("i8mm",), "usdot", (4, 2), ("+neon", "+i8mm")),
+    Isa("aarch64-dotprod", "", 4, ("dotprod",), "sdot", (4, 2), ("+neon", "+dotprod")),
+    Isa("generic", "", 4, (), "plain", (1, 8)),
 )
 
 

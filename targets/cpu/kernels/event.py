@@ -31,7 +31,7 @@ from sdc.targets.cpu.emit import (
     then,
 )
 from sdc.targets.cpu.isa import Isa
-from sdc.targets.cpu.kernels.linear import ROW_BLOCK, LinearKernel, LinearSpec, is_short
+from sdc.targets.cpu.kernels.linear import ROW_BLOCK, LinearKernel, LinearSpec, Packed, is_short
 
 __all__ = ["LINE_BYTES", "EventSpec", "blocks_per_line", "event_linear", "lines"]
 
@@ -136,6 +136,7 @@ class _EventKernel(LinearKernel):
         """One block of output rows."""
         spec = self.spec
         block = line * blocks_per_line(spec) + part
+        rows = Packed(self, block)
         acc, total = local(ROW_BLOCK, "int32"), local(ROW_BLOCK, "float32")
         for at in range(0, ROW_BLOCK, self.lanes):
             store(total, (at,), const(0.0, "float32", self.lanes), self.lanes)
@@ -144,7 +145,7 @@ class _EventKernel(LinearKernel):
             if spec.raw:
                 self.write_raw(acc, ROW_BLOCK, block, 0, 0, g)
             else:
-                self.read_out(acc, total, block, 0, self.vectors, 0, g)
+                self.read_out(acc, total, rows, 0, g)
         if not spec.raw:
             self.finish(total, ROW_BLOCK, block, 0, 0)
 

@@ -41,11 +41,13 @@ __all__ = ["ROW_BLOCK", "LinearKernel", "LinearSpec", "is_short", "spike_linear"
 # Output rows of one packed block: two 512-bit, four 256-bit or eight 128-bit registers.
 ROW_BLOCK = 32
 
-# Words of a row in straight code.
-_STRAIGHT = 4
+_QUAD = 4  # channels that meet one byte dot product
 
-# Vectors of rows that meet several tokens at once: weights that are unpacked stay in their registers.
-_TILE_VECTORS = 2
+# Quads of channels in straight code.
+_STRAIGHT = 8
+
+# Half of the second-level cache of two threads: unpacked weights that are larger come from the third.
+_MOST_UNPACKED = 1 << 17
 
 # Below this many weights a decode step is shorter than waking a second thread.
 _SERIAL_WEIGHTS = 32768
@@ -105,6 +107,78 @@ def spike_linear(spec: LinearSpec, isa: Isa) -> tirx.PrimFunc:
 def is_short(spec: LinearSpec) -> bool:
     """Whether one thread does the kernel sooner than two would begin it."""
     return spec.tokens == 1 and spec.rows * spec.width < _SERIAL_WEIGHTS
+
+
+class Packed:
+    """All rows of a block as they are stored: 4-bit weights are unpacked, and scales widened, in registers.
+
+    Attributes:
+        block: The block's number.
+        row: The first row, within the block.
+        wide: Vectors of rows.
+        quads: Quads of channels in one stored word of a row.
+    """
+
+    def __init__(self, kernel: LinearKernel, block: Any, row: Any = 0, wide: int | None = None) -> None:
+        self.kernel, self.block, self.row = kernel, block, row
+        self.wide = kernel.vectors if wide is None else wide
+        self.quads = 1 if kernel.spec.bits == 8 else 2
+
+    def weights(self, g: Any, word: Any) -> list[list[Any]]:
+        """The quads of word ``word`` of group ``g``, each a vector of four bytes of every row."""
+        kernel, lanes = self.kernel, self.kernel.lanes
+        places = [(self.block, g, word, self.row + v * lanes) for v in range(self.wide)]
+        packed = [load(kernel.weight, at, lanes) for at in places]
+        if self.quads == 1:
+            return [packed]
+        nibble, four = const(0x0F0F0F0F, "int32", lanes), const(4, "int32", lanes)
+        return [[w & nibble for w in packed], [tirx.shift_right(w, four) & nibble for w in packed]]
+
+    def scale(self, g: Any, vector: int) -> Any:
+        """The scales of one vector of rows in a group of scales; a bfloat16 is the upper half of a float32."""
+        kernel, lanes = self.kernel, self.kernel.lanes
+        stored = load(kernel.scale, (self.block, g, self.row + vector * lanes), lanes)
+        if not kernel.spec.short_scales:
+            return stored
+        wide = stored.astype(lane_type("uint32", lanes))
+        bits = tirx.shift_left(wide, const(16, "uint32", lanes))
+        return tirx.reinterpret(lane_type("float32", lanes), bits)
+
+
+class Unpacked(Packed):
+    """Some rows of a block, unpacked into a work array for as many tokens as there are."""
+
+    def __init__(self, kernel: LinearKernel, block: Any, row: Any, wide: int) -> None:
+        super().__init__(kernel, block, row, wide)
+        spec, size = kernel.spec, wide * kernel.lanes
+        self.copied, self.widened = None, None
+        if spec.bits == 4:
+            copied = scratch((spec.groups, spec.padded_group // _QUAD, size), "int32")
+            with loop(spec.groups) as g, loop(spec.words) as word:
+                for quad, weights in enumerate(super().weights(g, word)):
+                    for v, weight in enumerate(weights):
+                        at = (g, word * self.quads + quad, v * kernel.lanes)
+                        store(copied, at, weight, kernel.lanes)
+            self.copied, self.quads = copied, 1
+        if spec.short_scales and not spec.raw:
+            widened = scratch((spec.scale_groups, size), "float32")
+            with loop(spec.scale_groups) as g:
+                for v in range(wide):
+                    store(widened, (g, v * kernel.lanes), super().scale(g, v), kernel.lanes)
+            self.widened = widened
+
+    def weights(self, g: Any, word: Any) -> list[list[Any]]:
+        """As of the base class."""
+        if self.copied is None:
+            return super().weights(g, word)
+        lanes = self.kernel.lanes
+        return [[load(self.copied, (g, word, v * lanes), lanes) for v in range(self.wide)]]
+
+    def scale(self, g: Any, vector: int) -> Any:
+        """As of the base class."""
+        if self.widened is None:
+            return super().scale(g, vector)
+        return load(self.widened, (g, vector * self.kernel.lanes), self.kernel.lanes)
 
 
 class LinearKernel:
@@ -187,25 +261,39 @@ class LinearKernel:
         return reduce_add(load(total, (0,), lanes))
 
     def block(self, block: Any) -> None:
-        """One block of output rows for all tokens: ``isa.rows`` at a time, of the rest two, then one."""
-        most = 1 if self.spec.tokens == 1 else self.isa.rows
-        done: Any = 0
-        for count in sorted({most, min(most, 2), 1}, reverse=True):
-            times = tirx.floordiv(self.n - done, count) if most > 1 else self.n
-            times = times if isinstance(times, int) else let(times)
-            with loop(times) as m:
-                self.tile(block, done + m * count, count)
-            done = done + times * count
+        """One block of output rows for all tokens.
 
-    def tile(self, block: Any, first: Any, count: int) -> None:
-        """``count`` tokens times one block of rows: of several, as many rows at once as registers hold."""
-        wide = self.vectors if count == 1 else min(self.vectors, _TILE_VECTORS)
+        One token's weights are unpacked in registers. Those that many tokens meet are unpacked once, as many rows
+        at once as leave registers for several tokens (:meth:`tile`); of the rest two at a time, then one.
+        """
+        if self.spec.tokens == 1:
+            self.tokens_of(Packed(self, block), 0, 1, 1)
+            return
+        most, wide = self.tile()
         with loop(self.vectors // wide) as part:
-            self.piece(block, part * (wide * self.lanes), wide, first, count)
+            rows = Unpacked(self, block, part * (wide * self.lanes), wide)
+            done: Any = 0
+            for count in sorted({most, min(most, 2), 1}, reverse=True):
+                times = let(tirx.floordiv(self.n - done, count))
+                self.tokens_of(rows, done, times, count)
+                done = done + times * count
 
-    def piece(self, block: Any, row: Any, wide: int, first: Any, count: int) -> None:
-        """``count`` tokens times ``wide`` vectors of a block's rows, from ``row`` on."""
-        spec, size = self.spec, wide * self.lanes
+    def tile(self) -> tuple[int, int]:
+        """Tokens, and vectors of rows, that meet in registers."""
+        tokens, wide = self.isa.tile
+        wide = min(wide, self.vectors)
+        if wide > 2 and tokens > 1 and wide * self.lanes * self.spec.width > _MOST_UNPACKED:
+            return tokens * 2, wide // 2
+        return tokens, wide
+
+    def tokens_of(self, rows: Packed, done: Any, times: Any, count: int) -> None:
+        """``count`` tokens at a time, from token ``done`` on, meet the rows."""
+        with loop(times) as m:
+            self.piece(rows, done + m * count, count)
+
+    def piece(self, rows: Packed, first: Any, count: int) -> None:
+        """``count`` tokens times some vectors of a block's rows."""
+        spec, size = self.spec, rows.wide * self.lanes
         # One small array a token: in registers, where one for all tokens would be too large for the stack.
         acc = [local(size, "int32") for _ in range(count)]
         total = [local(size, "float32") for _ in range(count if not spec.raw else 0)]
@@ -216,74 +304,55 @@ class LinearKernel:
         with loop(spec.groups // pair) as i:
             for half in range(pair):
                 g = i * pair + half
-                self.accumulate(acc, block, row, wide, first, g)
+                self.accumulate(acc, rows, first, g)
                 for token in range(count):
                     if spec.raw:
-                        self.write_raw(acc[token], size, block, row, first + token, g)
+                        self.write_raw(acc[token], size, rows.block, rows.row, first + token, g)
                     else:
-                        self.read_out(acc[token], total[token], block, row, wide, first + token, g)
+                        self.read_out(acc[token], total[token], rows, first + token, g)
         for token, sums in enumerate(total):
-            self.finish(sums, size, block, row, first + token)
+            self.finish(sums, size, rows.block, rows.row, first + token)
 
-    def accumulate(self, acc: list[Any], block: Any, row: Any, wide: int, first: Any, g: Any) -> None:
+    def accumulate(self, acc: list[Any], rows: Packed, first: Any, g: Any) -> None:
+        """Accumulators of one group, one array a token."""
         spec, lanes = self.spec, self.lanes
         fitting = ByteSums.fitting(self.isa, lanes, spec.pair)
-        places = range(0, wide * lanes, lanes)
+        places = range(0, rows.wide * lanes, lanes)
         sums = [[ByteSums(self.isa, array, at, lanes, spec.pair) for at in places] for array in acc]
         for token, of_token in enumerate(sums):
             start = load(self.start, (first + token, g)) if spec.offset else const(0, "int32")
             for vector in of_token:
                 vector.set(broadcast(start, lanes))
-        # As many words in straight code as 16 bits can add up, and no more than keeps the code small.
-        quads = 1 if spec.bits == 8 else 2
-        step = divisor(spec.words, min(_STRAIGHT, fitting // quads))
-        with loop(spec.words // step) as i:
+        # As many quads in straight code as 16 bits can add up, and no more than keeps the code small.
+        words = spec.padded_group // (_QUAD * rows.quads)
+        step = divisor(words, min(_STRAIGHT, fitting) // rows.quads)
+        with loop(words // step) as i:
             for word in range(step):
-                self.dots(sums, block, row, first, g, i * step + word)
+                for quad, weights in enumerate(rows.weights(g, i * step + word)):
+                    self.quad(sums, weights, first, g, (i * step + word) * rows.quads + quad)
             for vector in (v for of_token in sums for v in of_token):
                 vector.flush()
-
-    def dots(self, sums: list[list[ByteSums]], block: Any, row: Any, first: Any, g: Any, word: Any) -> None:
-        """One word of every row of weights, and the counts of every token that meet it."""
-        spec, lanes = self.spec, self.lanes
-        places = [(block, g, word, row + v * lanes) for v in range(len(sums[0]))]
-        packed = [load(self.weight, at, lanes) for at in places]
-        if spec.bits == 8:
-            self.quad(sums, packed, first, g, word)
-            return
-        nibble, four = const(0x0F0F0F0F, "int32", lanes), const(4, "int32", lanes)
-        self.quad(sums, [w & nibble for w in packed], first, g, word * 2)
-        self.quad(sums, [tirx.shift_right(w, four) & nibble for w in packed], first, g, word * 2 + 1)
 
     def quad(self, sums: list[list[ByteSums]], weights: list[Any], first: Any, g: Any, quad: Any) -> None:
         """Four channels (``quad``) of every token meet four weights of every row."""
         spec = self.spec
         for token, of_token in enumerate(sums):
-            quads = (first + token, g * spec.padded_group + quad * 4)
-            spikes = broadcast(tirx.reinterpret("int32", load(self.packed, quads, 4)), self.lanes)
+            quads = (first + token, g * spec.padded_group + quad * _QUAD)
+            spikes = broadcast(tirx.reinterpret("int32", load(self.packed, quads, _QUAD)), self.lanes)
             for vector, weight in zip(of_token, weights, strict=True):
                 unsigned, signed = (spikes, weight) if spec.unsigned else (weight, spikes)
                 vector.add(unsigned, signed)
 
-    def read_out(self, acc: Any, total: Any, block: Any, row: Any, wide: int, m: Any, g: Any) -> None:
+    def read_out(self, acc: Any, total: Any, rows: Packed, m: Any, g: Any) -> None:
         """total += (theta * scale) * float(acc), the reference's order of products."""
         spec, lanes = self.spec, self.lanes
         theta = load(self.theta, (m, g * spec.theta_groups // spec.groups))
-        for v in range(wide):
+        for v in range(rows.wide):
             slot = (v * lanes,)
-            scale = self.scales(block, g * spec.scale_groups // spec.groups, row + v * lanes)
+            scale = rows.scale(g * spec.scale_groups // spec.groups, v)
             spikes = load(acc, slot, lanes).astype(lane_type("float32", lanes))
             term = rounded(broadcast(theta, lanes) * scale * spikes)
             store(total, slot, load(total, slot, lanes) + term, lanes)
-
-    def scales(self, block: Any, g: Any, row: Any) -> Any:
-        """The scales of one vector of rows; a bfloat16 is the upper half of a float32."""
-        stored = load(self.scale, (block, g, row), self.lanes)
-        if not self.spec.short_scales:
-            return stored
-        wide = stored.astype(lane_type("uint32", self.lanes))
-        bits = tirx.shift_left(wide, const(16, "uint32", self.lanes))
-        return tirx.reinterpret(lane_type("float32", self.lanes), bits)
 
     def write_raw(self, acc: Any, size: int, block: Any, row: Any, m: Any, g: Any) -> None:
         first = block * ROW_BLOCK + row

@@ -42,6 +42,7 @@ SHAPES = [
     pytest.param(LinearSpec(64, 192, 24, levels=127), 17, id="odd-groups"),
     pytest.param(LinearSpec(48, 64, 32, levels=255, unsigned=True), 4, id="unsigned-255"),
     pytest.param(LinearSpec(320, 576, 64, levels=15), 8, id="wide"),
+    pytest.param(LinearSpec(40, 4352, 64, bits=4, levels=64), 7, id="unpacked-beyond-the-cache"),
 ]
 
 
@@ -71,7 +72,7 @@ def test_every_group_size_and_remainder_is_exact(bits, isa) -> None:
     kernels = {name: spike_linear(replace(spec, raw=True), isa) for name, spec in specs.items()}
     compiled = Kernels(kernels, isa)
     for number, (name, spec) in enumerate(specs.items()):
-        tokens = 1 + number % (2 * isa.rows + 1)
+        tokens = 1 + number % (2 * isa.tile[0] + 1)
         for kind in ("random", "high", "low", "negative"):
             counts, weight = operands(spec, tokens, kind)
             want = ACCUMULATE(counts, weight, group=spec.group)
