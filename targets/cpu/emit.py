@@ -10,7 +10,7 @@ import tvm
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
-from sdc.targets.cpu.task import STACK_BYTES, array_bytes, declare, prim_func, recording, symbol
+from sdc.targets.cpu.task import STACK_BYTES, array_bytes, declare, once, prim_func, recording, symbol
 from sdc.targets.fused.emit import (
     broadcast,
     const,
@@ -37,6 +37,7 @@ __all__ = [
     "load",
     "local",
     "loop",
+    "once",
     "otherwise",
     "prim_func",
     "reduce_add",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ __all__ = [
     "array_bytes",
     "as_task",
     "declare",
+    "once",
     "plain_function",
     "prim_func",
     "recording",
@@ -35,8 +37,8 @@ _ALIGNMENT = 64
 class Task:
     """A kernel as one thread of a region runs it: a piece of its parallel loop, on plain pointers.
 
-    Parameters of ``function``: first and last + 1 of the loop, ``arguments`` in their order, then a pointer
-    for every offset in ``work``.
+    Parameters of ``function``: first and last + 1 of the loop; whether the thread begins a kernel with it
+    (:func:`once`); ``arguments`` in their order, then a pointer for every offset in ``work``.
 
     Attributes:
         count: Length of the parallel loop, in terms of the symbols; 1 where there is none.
@@ -59,6 +61,7 @@ class _Recording:
     bound: int
     first: Any
     end: Any
+    fresh: Any
     count: Any = 1
     arguments: list[Any] = field(default_factory=list)
     pointers: list[tuple[Any, Any]] = field(default_factory=list)
@@ -146,8 +149,8 @@ def _record_task(name: str, body: Callable[[], None], bound: int) -> Task:
     made: list[_Recording] = []
 
     def record() -> tuple[Sequence[tuple[Any, Any]], Sequence[Any]]:
-        first, end = (T.arg(n, tirx.Var(n, "int32")) for n in ("first", "end"))
-        made.append(_Recording(bound, first, end))
+        first, end, fresh = (T.arg(n, tirx.Var(n, "int32")) for n in ("first", "end", "fresh"))
+        made.append(_Recording(bound, first, end, fresh))
         token = _current.set(made[0])
         try:
             body()
@@ -164,6 +167,17 @@ def _record_task(name: str, body: Callable[[], None], bound: int) -> Task:
 def recording() -> _Recording | None:
     """The task that is being recorded, None where a kernel is to stand on its own."""
     return _current.get()
+
+
+@contextmanager
+def once() -> Iterator[None]:
+    """What a thread does before its first piece of a kernel: it may write work arrays alone."""
+    task = recording()
+    if task is None:
+        yield
+    else:
+        with emit.if_(task.fresh != 0), emit.then():
+            yield
 
 
 def prim_func(name: str, body: Callable[[], None]) -> tirx.PrimFunc:

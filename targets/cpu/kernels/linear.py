@@ -24,6 +24,7 @@ from sdc.targets.cpu.emit import (
     load,
     local,
     loop,
+    once,
     otherwise,
     prim_func,
     reduce_add,
@@ -135,7 +136,7 @@ class Packed:
         return [[w & nibble for w in packed], [tirx.shift_right(w, four) & nibble for w in packed]]
 
     def scale(self, g: Any, vector: int) -> Any:
-        """The scales of one vector of rows in a group of scales; a bfloat16 is the upper half of a float32."""
+        """The scales of one vector of rows in group ``g``; a bfloat16 is the upper half of a float32."""
         kernel, lanes = self.kernel, self.kernel.lanes
         stored = load(kernel.scale, (self.block, g, self.row + vector * lanes), lanes)
         if not kernel.spec.short_scales:
@@ -204,7 +205,8 @@ class LinearKernel:
             self.bias = declare("bias", (spec.blocks * ROW_BLOCK,), "float32") if spec.bias else None
             self.residual = declare("residual", (self.n, spec.rows), "float32") if spec.residual else None
             self.out = declare("out", (self.n, spec.rows), "float32")
-        self.prepare()
+        with once():
+            self.prepare()
         self.run()
 
     def declare_weight(self) -> Any:
@@ -263,8 +265,8 @@ class LinearKernel:
     def block(self, block: Any) -> None:
         """One block of output rows for all tokens.
 
-        One token's weights are unpacked in registers. Those that many tokens meet are unpacked once, as many rows
-        at once as leave registers for several tokens (:meth:`tile`); of the rest two at a time, then one.
+        One token's weights are unpacked in registers. Those that many tokens meet are unpacked once, and the
+        tokens pass in tiles; of the rest two at a time, then one.
         """
         if self.spec.tokens == 1:
             self.tokens_of(Packed(self, block), 0, 1, 1)

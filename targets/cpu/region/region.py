@@ -24,7 +24,7 @@ from sdc.targets.cpu.isa import Isa
 from sdc.targets.cpu.region.own import OwnSteps
 from sdc.targets.cpu.region.plan import Slot, place
 from sdc.targets.cpu.region.program import Fixed, Step, Steps, read_steps
-from sdc.targets.cpu.region.sync import LINE, PIECES, PLACE, claim, finish, sync_ir, wait
+from sdc.targets.cpu.region.sync import LINE, PIECES, PLACE, SHARES, claim, finish, sync_ir, wait
 from sdc.targets.cpu.task import Task, as_task, plain_function
 
 __all__ = ["Region", "make_region"]
@@ -115,6 +115,7 @@ class _Emitter:
     ) -> None:
         self.steps, self.tasks, self.own, self.bound, self.apart = steps, tasks, own, bound, apart
         self.arena_size, self.area_size = sizes
+        self.computes = bound > 1 and not apart  # computing takes the time, not reading
 
     def emit(self, isa: Isa, parts: Sequence[str]) -> None:
         """The region's body: all threads go through the parts."""
@@ -180,7 +181,7 @@ class _Emitter:
         T.arg("n", length)
         self.thread, self.threads = (T.arg(n, tirx.Var(n, "int32")) for n in ("thread", "threads"))
         self.area = T.bind(self.thread.astype("int64") * self.area_size + self.arena_size)
-        self.mine = T.alloc_buffer((1,), "int32", scope="global")
+        self.mine, self.fresh = (T.alloc_buffer((1,), "int32", scope="global") for _ in range(2))
         self.counts: dict[str, tuple[Any, Any]] = {}
         for number, step in enumerate(self.steps.calls[first : first + _PART], first):
             self.step(number, step)
@@ -196,11 +197,12 @@ class _Emitter:
         each = self.apart > 0 and _is_of_one_row(task, step)
         arguments, lengths = self.arguments(task, step)
         if number in self.own.numbers:
-            self.call(task, step, tirx.const(0, "int32"), tirx.const(1, "int32"), arguments)
+            self.call(task, step, (_int(0), _int(1), _int(1)), arguments)
             return
         line = self.address("arena", LINE * number)
         count, grain = self.pieces(task.count * self.n if each else task.count, lengths)
-        mine = self.mine
+        mine, fresh = self.mine, self.fresh
+        T.buffer_store(fresh, _int(1), [0])
         T.buffer_store(mine, claim(line, grain), [0])
         with T.While(mine[0] < count):
             end = T.bind(tirx.min(mine[0] + grain, count))
@@ -208,45 +210,43 @@ class _Emitter:
                 with T.serial(mine[0], end) as piece:
                     self.call_on_row(task, step, piece)
             else:
-                self.call(task, step, mine[0], end, arguments)
+                self.call(task, step, (mine[0], end, fresh[0]), arguments)
+                T.buffer_store(fresh, _int(0), [0])
             finish(line, end - mine[0])
             T.buffer_store(mine, claim(line, grain), [0])
         self.wait(number, line, count)
 
     def wait(self, number: int, line: Any, count: Any) -> None:
-        """Waits for a step's pieces; meanwhile reads ahead of the next linear, but for many tokens.
-
-        Those are bound by computing.
-        """
+        """Waits for a step's pieces; reads ahead of the next linear where reading takes the time."""
         later = (found for step in self.steps.calls[number + 1 :] if (found := _weight(step)) is not None)
-        weight = next(later, None) if self.bound == 1 or self.apart else None
+        weight = None if self.computes else next(later, None)
         pointer, size = (
             (line, 0) if weight is None else (self.address("weights", weight[0].offset), weight[1])
         )
         wait(line, count, pointer, size, self.thread, self.threads, self.ahead)
 
-    def call(self, task: Task, step: Step, first: Any, end: Any, arguments: list[Any]) -> None:
-        """Runs pieces first to end - 1 of a task."""
+    def call(self, task: Task, step: Step, pieces: tuple[Any, Any, Any], arguments: list[Any]) -> None:
+        """Runs pieces of a task: first, last + 1, whether the thread begins with them."""
         work = [self.address("arena", self.area + at) for at in task.work]
-        T.evaluate(tirx.call_extern("int32", _symbol(step.kernel), first, end, *arguments, *work))
+        T.evaluate(tirx.call_extern("int32", _symbol(step.kernel), *pieces, *arguments, *work))
 
     def call_on_row(self, task: Task, step: Step, piece: Any) -> None:
         """Runs one piece of a task on one row; those of a row follow each other."""
         row = T.bind(tirx.floordiv(piece, task.count))
         own = T.bind(tirx.floormod(piece, task.count))
         arguments, _ = self.arguments(task, step, row.astype("int64"))
-        self.call(task, step, own, own + 1, arguments)
+        self.call(task, step, (own, own + 1, _int(1)), arguments)
 
     def pieces(self, count: Any, lengths: Mapping[Any, Any]) -> tuple[Any, Any]:
         """How many pieces a step has, and how many are claimed at once."""
         if isinstance(count, int) and count == 1:
-            return tirx.const(1, "int32"), tirx.const(1, "int32")
+            return _int(1), _int(1)
         whole = count if isinstance(count, int) else _substitute(count, lengths)
         # Named once: TVM's passes take a time that grows with the square of the number of names.
         key = str(whole)
         if key not in self.counts:
-            total = tirx.const(whole, "int32") if isinstance(whole, int) else T.bind(whole.astype("int32"))
-            share = self.threads * PIECES
+            total = _int(whole) if isinstance(whole, int) else T.bind(whole.astype("int32"))
+            share = self.threads * (SHARES if self.computes else PIECES)
             self.counts[key] = (total, T.bind(tirx.floordiv(total + share - 1, share)))
         return self.counts[key]
 
@@ -280,6 +280,10 @@ class _Emitter:
         if where.block == "states" and row is not None:
             return self.address("states", self.position[1, row] * self.apart + where.offset)
         return self.address(where.block, where.offset)
+
+
+def _int(value: int) -> Any:
+    return tirx.const(value, "int32")
 
 
 def _symbol(kernel: str) -> str:

@@ -13,7 +13,7 @@ from tvm.tirx.script import builder as T
 
 from sdc.targets.cpu.isa import Isa
 
-__all__ = ["LINE", "PIECES", "PLACE", "claim", "finish", "sync_ir", "wait"]
+__all__ = ["LINE", "PIECES", "PLACE", "SHARES", "claim", "finish", "sync_ir", "wait"]
 
 # A step's two counters, int32 each, have a cache line of their own.
 LINE = 64
@@ -23,6 +23,12 @@ PIECES = 2
 
 More would let the threads end closer together; but each piece is a stream that memory has to catch up with:
 with 8 a kernel of 350 kB reads 20 GB/s, with 2 it reads 31.
+"""
+
+SHARES = 16
+"""Pieces of a step for each thread where many tokens meet every weight: the arithmetic takes the time then.
+
+With 2, threads ended a tenth apart on linears of few rows.
 """
 
 PLACE = 2

@@ -60,7 +60,7 @@ def test_a_task_takes_a_piece_of_the_parallel_loop_and_its_work_arrays_as_pointe
     assert shapes[0][0].same_as(symbol)
     assert task.work == (0,)
     assert task.scratch == 128  # 10 tokens of 2 groups, int32, rounded up to whole cache lines
-    assert len(task.function.params) == 2 + len(task.arguments) + len(task.work)
+    assert len(task.function.params) == 3 + len(task.arguments) + len(task.work)
 
 
 def test_short_steps_are_every_threads_own_and_what_they_read_outlives_them() -> None:
