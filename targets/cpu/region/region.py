@@ -24,7 +24,7 @@ from sdc.targets.cpu.isa import Isa
 from sdc.targets.cpu.region.own import OwnSteps
 from sdc.targets.cpu.region.plan import Slot, place
 from sdc.targets.cpu.region.program import Fixed, Step, Steps, read_steps
-from sdc.targets.cpu.region.sync import LINE, PIECES, PLACE, RANGES, SHARES, claim, finish, sync_ir, wait
+from sdc.targets.cpu.region.sync import LINE, PIECES, PLACE, SHARES, claim, finish, sync_ir, wait
 from sdc.targets.cpu.task import Task, as_task, plain_function
 
 __all__ = ["Region", "make_region"]
@@ -181,8 +181,9 @@ class _Emitter:
         T.arg("n", length)
         self.thread, self.threads = (T.arg(n, tirx.Var(n, "int32")) for n in ("thread", "threads"))
         self.area = T.bind(self.thread.astype("int64") * self.area_size + self.arena_size)
-        self.mine, self.fresh = (T.alloc_buffer((1,), "int32", scope="global") for _ in range(2))
-        self.counts: dict[str, tuple[Any, Any, Any]] = {}
+        # Whether there is a piece, and its turns; whether it is the step's first one of this thread.
+        self.mine, self.fresh = (T.alloc_buffer((n,), "int32", scope="global") for n in (3, 1))
+        self.counts: dict[str, Any] = {}
         for number, step in enumerate(self.steps.calls[first : first + _PART], first):
             self.step(number, step)
         return buffers, []
@@ -200,22 +201,21 @@ class _Emitter:
             self.call(task, step, (_int(0), _int(1), _int(1)), arguments)
             return
         line = self.address("arena", LINE * number)
-        count, pieces, ranges = self.pieces(task.count * self.n if each else task.count, lengths)
-        mine, fresh = self.mine, self.fresh
-        T.buffer_store(fresh, _int(1), [0])
-        T.buffer_store(mine, claim(line, pieces, ranges, self.thread), [0])
-        with T.While(mine[0] >= 0):
-            first, end = (
-                T.bind(tirx.floordiv((mine[0] + more) * count, pieces * ranges)) for more in range(2)
-            )
+        count = self.turns(task.count * self.n if each else task.count, lengths)
+        share = SHARES if self.computes else PIECES
+        taken = claim(line, count, share, self.thread, self.threads, tirx.address_of(self.mine[1]))
+        claimed, first, end = (self.mine[i] for i in range(3))
+        T.buffer_store(self.fresh, _int(1), [0])
+        T.buffer_store(self.mine, taken, [0])
+        with T.While(claimed != 0):
             if each:
                 with T.serial(first, end) as piece:
                     self.call_on_row(task, step, piece)
             else:
-                self.call(task, step, (first, end, fresh[0]), arguments)
-                T.buffer_store(fresh, _int(0), [0])
+                self.call(task, step, (first, end, self.fresh[0]), arguments)
+                T.buffer_store(self.fresh, _int(0), [0])
             finish(line, end - first)
-            T.buffer_store(mine, claim(line, pieces, ranges, self.thread), [0])
+            T.buffer_store(self.mine, taken, [0])
         self.wait(number, line, count)
 
     def wait(self, number: int, line: Any, count: Any) -> None:
@@ -239,19 +239,15 @@ class _Emitter:
         arguments, _ = self.arguments(task, step, row.astype("int64"))
         self.call(task, step, (own, own + 1, _int(1)), arguments)
 
-    def pieces(self, count: Any, lengths: Mapping[Any, Any]) -> tuple[Any, Any, Any]:
-        """Length of a step's loop, pieces of every range, and ranges: at most one for each turn."""
-        if isinstance(count, int) and count == 1:
-            return _int(1), _int(1), _int(1)
-        whole = count if isinstance(count, int) else _substitute(count, lengths)
+    def turns(self, count: Any, lengths: Mapping[Any, Any]) -> Any:
+        """How often a step's loop runs."""
+        if isinstance(count, int):
+            return _int(count)
+        whole = _substitute(count, lengths)
         # Named once: TVM's passes take a time that grows with the square of the number of names.
         key = str(whole)
         if key not in self.counts:
-            total = _int(whole) if isinstance(whole, int) else T.bind(whole.astype("int32"))
-            ranges = T.bind(tirx.min(tirx.min(self.threads, _int(RANGES)), total))
-            claims = self.threads * (SHARES if self.computes else PIECES)
-            most = tirx.min(claims, total)
-            self.counts[key] = total, T.bind(tirx.floordiv(most + ranges - 1, ranges)), ranges
+            self.counts[key] = _int(whole) if isinstance(whole, int) else T.bind(whole.astype("int32"))
         return self.counts[key]
 
     def arguments(self, task: Task, step: Step, row: Any = None) -> tuple[list[Any], dict[Any, Any]]:

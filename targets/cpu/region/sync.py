@@ -64,8 +64,18 @@ _IR = """
 declare i32 @usleep(i32)
 declare void @llvm.prefetch.p0(ptr, i32, i32, i32)
 
-define i32 @sdc_claim(ptr %line, i32 %pieces, i32 %ranges, i32 %thread) noinline {{
+define i32 @sdc_claim(ptr %line, i32 %count, i32 %each, i32 %thread, i32 %threads, ptr %turns) noinline {{
 entry:
+  %short = icmp ult i32 %count, {ranges}
+  %most = select i1 %short, i32 %count, i32 {ranges}
+  %few = icmp ult i32 %threads, %most
+  %ranges = select i1 %few, i32 %threads, i32 %most
+  %asked = mul i32 %threads, %each
+  %fits = icmp ult i32 %asked, %count
+  %claims = select i1 %fits, i32 %asked, i32 %count
+  %padded = add i32 %claims, %ranges
+  %up = sub i32 %padded, 1
+  %pieces = udiv i32 %up, %ranges
   %home = urem i32 %thread, %ranges
   br label %look
 look:
@@ -88,9 +98,18 @@ none:
 found:
   %before = mul i32 %range, %pieces
   %piece = add i32 %before, %taken
-  ret i32 %piece
+  %next = add i32 %piece, 1
+  %all = mul i32 %pieces, %ranges
+  %low = mul i32 %piece, %count
+  %first = udiv i32 %low, %all
+  %high = mul i32 %next, %count
+  %last = udiv i32 %high, %all
+  store i32 %first, ptr %turns, align 4
+  %second = getelementptr i32, ptr %turns, i32 1
+  store i32 %last, ptr %second, align 4
+  ret i32 1
 end:
-  ret i32 -1
+  ret i32 0
 }}
 
 define i32 @sdc_finish(ptr %line, i32 %count) {{
@@ -149,17 +168,21 @@ end:
 """
 
 
-def claim(line: Any, pieces: Any, ranges: Any, thread: Any) -> Any:
-    """Takes a piece, of the thread's own range if one is left.
+def claim(line: Any, count: Any, each: int, thread: Any, threads: Any, turns: Any) -> Any:
+    """Takes a piece of a step, of the thread's own range if one is left.
+
+    What there is to divide is computed there: TVM's simplifier would substitute it into every use.
 
     Args:
-        pieces: Of every range.
-        ranges: At most RANGES.
+        count: Turns of the step's loop.
+        each: Pieces for each thread, where there are as many turns.
+        turns: A pointer to two int32, which become the piece's first turn and its last + 1.
 
     Returns:
-        Its number, range after range; -1: none is left.
+        1, or 0: no piece is left.
     """
-    return tirx.call_extern("int32", "sdc_claim", line, pieces, ranges, thread)
+    numbers = (count, tirx.const(each, "int32"), thread, threads)
+    return tirx.call_extern("int32", "sdc_claim", line, *numbers, turns)
 
 
 def finish(line: Any, count: Any) -> None:
