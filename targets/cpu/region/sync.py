@@ -34,8 +34,10 @@ SHARES = 16
 PLACE = 2
 """Numbers, int64, by which a thread remembers how far it has read ahead, and of what."""
 
-# A thread reads ahead at most so many bytes: they have to stay in its own cache until they are used.
+# A thread reads ahead at most so many bytes: they have to stay in its own cache until they are used. And at
+# least so many, though all be done: memory is then at work while threads meet and prepare the next step.
 _MOST_AHEAD = 1 << 18
+_LEAST_AHEAD = 1 << 13
 
 # Polls (some 50 microseconds) before a waiting thread goes to sleep: longer than an idle machine ever waits,
 # far shorter than the time slice that another program has taken from the thread waited for. Sleeping gives
@@ -56,6 +58,7 @@ def sync_ir(isa: Isa) -> str:
         sleep=_SLEEP_MICROSECONDS,
         ranges=RANGES,
         most=_MOST_AHEAD,
+        least=_LEAST_AHEAD,
     )
 
 
@@ -133,6 +136,8 @@ entry:
   %share = udiv i64 %size, %parts
   %small = icmp ult i64 %share, {most}
   %bytes = select i1 %small, i64 %share, i64 {most}
+  %little = icmp ult i64 %bytes, {least}
+  %least = select i1 %little, i64 %bytes, i64 {least}
   %mine = zext i32 %home to i64
   %skipped = mul i64 %share, %mine
   %data = getelementptr i8, ptr %weight, i64 %skipped
@@ -140,6 +145,9 @@ entry:
 poll:
   %count = phi i32 [ 0, %entry ], [ %count, %fetch ], [ %next, %again ]
   %at = phi i64 [ %from, %entry ], [ %after, %fetch ], [ %at, %again ]
+  %soon = icmp slt i64 %at, %least
+  br i1 %soon, label %fetch, label %check
+check:
   %now = load atomic i32, ptr %line acquire, align 4
   %all = icmp sge i32 %now, %total
   br i1 %all, label %end, label %busy
