@@ -263,14 +263,18 @@ class LinearKernel:
         return reduce_add(load(total, (0,), lanes))
 
     def block(self, block: Any) -> None:
-        """One block of output rows for all tokens.
-
-        One token's weights are unpacked in registers. Those that many tokens meet are unpacked once, and the
-        tokens pass in tiles; of the rest two at a time, then one.
-        """
+        """One block of output rows for all tokens: weights that one token meets are unpacked in registers."""
         if self.spec.tokens == 1:
             self.tokens_of(Packed(self, block), 0, 1, 1)
             return
+        with if_(self.n == 1):
+            with then():
+                self.tokens_of(Packed(self, block), 0, 1, 1)
+            with otherwise():
+                self.tiles(block)
+
+    def tiles(self, block: Any) -> None:
+        """Weights are unpacked once, and the tokens pass in tiles; of the rest two at a time, then one."""
         most, wide = self.tile()
         with loop(self.vectors // wide) as part:
             rows = Unpacked(self, block, part * (wide * self.lanes), wide)

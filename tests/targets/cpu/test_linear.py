@@ -100,6 +100,10 @@ def test_readout_adds_bias_and_residual(rows, tokens, short, isa) -> None:
     kernel = spike_linear(replace(spec, tokens=1 if tokens == 1 else 0), isa)
     got = run_kernel(kernel, isa, counts, theta, *packed, residual, out=[(want.shape, "float32")])
     np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-4)
+    if tokens > 1:  # the first token alone
+        rows = [a[:1] for a in (counts, theta)]
+        alone = run_kernel(kernel, isa, *rows, *packed, residual[:1], out=[((1, spec.rows), "float32")])
+        np.testing.assert_array_equal(alone, got[:1])
 
 
 def test_a_four_bit_weight_takes_half_a_byte() -> None:
