@@ -182,7 +182,7 @@ def claim(line: Any, count: Any, each: int, thread: Any, threads: Any, turns: An
     What there is to divide is computed there: TVM's simplifier would substitute it into every use.
 
     Args:
-        count: Turns of the step's loop.
+        count: Turns of the step's loop, at least one.
         each: Pieces for each thread, where there are as many turns.
         turns: A pointer to two int32, which become the piece's first turn and its last + 1.
 
