@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from page import machine_line, spread, table, write_section
 from process import run_process
 
 from sdc.source import open_source
+from sdc.threads import cpus
 
 PHASES = ("import", "passes", "build", "write")
 Run = dict[str, float]
@@ -45,7 +45,7 @@ def main() -> None:
     head = ["cache of kernels", *(f"{phase}, s" for phase in PHASES), "all, s", "peak memory, MiB"]
     rows = [[cache, *(spread([r[k] for r in each]) for k in each[0])] for cache, each in runs.items()]
     call = f"python benchmarks/compile.py {options.model.name} {' '.join(settings)} --rounds {options.rounds}"
-    text = f"{machine_line(len(os.sched_getaffinity(0)))}. `{call}`\n\n{table(head, rows)}"
+    text = f"{machine_line(cpus())}. `{call}`\n\n{table(head, rows)}"
     if options.write:
         write_section(options.write, "compile", "Compile", text)
     print(text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
-import os
 import shlex
 import sys
 import time
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdc.targets.weights import map_weights
+from sdc.threads import cpus
 
 __all__ = [
     "Contestant",
@@ -50,7 +50,7 @@ class Contestant(Protocol):
 
 def threads() -> int:
     """Threads that every contestant runs on."""
-    return len(os.sched_getaffinity(0))
+    return cpus()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from sdc.runtime import Program
 from sdc.source import hash_source, open_source
 from sdc.targets.cpu.isa import best_level
 from sdc.targets.cuda.compiler import find_compiler
+from sdc.threads import cpus
 
 __all__ = [
     "compile_model",
@@ -168,7 +168,7 @@ def doctor(*, json: bool) -> None:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "instruction_set": best_level().name,
-        "threads": len(os.sched_getaffinity(0)),
+        "threads": cpus(),
         **{name: version(name) for name in ("apache-tvm", "onnx", "onnxruntime", "numpy")},
         "cuda_compiler": _cuda_compiler(),
     }

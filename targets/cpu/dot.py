@@ -9,10 +9,12 @@ from tvm import tirx
 from sdc.targets.cpu.emit import const, lane_type, load, local, rounded, store
 from sdc.targets.cpu.isa import Isa
 
-__all__ = ["ByteSums", "dot4", "divisor"]
+__all__ = ["QUAD", "ByteSums", "divisor", "dot4"]
 
 Expr = Any
 
+QUAD = 4
+"""Channels that meet one byte dot product."""
 
 _LARGEST = 32767  # of 16 bits
 

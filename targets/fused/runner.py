@@ -14,6 +14,7 @@ from sdc.targets.base import Chooser
 from sdc.targets.firing import Firing
 from sdc.targets.fused.machine import Machine, as_array, host_machine, tensor_of, zeros
 from sdc.targets.fused.signature import Signature, State
+from sdc.threads import cpus
 
 __all__ = [
     "Cell",
@@ -119,7 +120,7 @@ def thread_count() -> int:
     work a while before they sleep, and give way 300,000 times by default: 0.1 s of a core for nothing.
     """
     os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "300")
-    return int(os.environ.setdefault("TVM_NUM_THREADS", str(len(os.sched_getaffinity(0)))))
+    return int(os.environ.setdefault("TVM_NUM_THREADS", str(cpus())))
 
 
 def _is_tensor(result: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
@@ -15,6 +14,7 @@ from sdc.machine import multiply_rate, read_bandwidth
 from sdc.report.figures import COLOURS, figure_html
 from sdc.report.registry import Section, Subject, section
 from sdc.targets.fused.runner import DecoderRunner
+from sdc.threads import cpus
 
 __all__ = ["roofline"]
 
@@ -36,7 +36,7 @@ def roofline(subject: Subject) -> Section | None:
         return None
     linears = [op for op in subject.manifest["ops"] if op["kind"] == "linear"]
     prompt = min(PROMPT, int(subject.manifest["model"]["max_seq"]))
-    threads = len(os.sched_getaffinity(0))
+    threads = cpus()
     bandwidth, rate = read_bandwidth(threads, BANDWIDTH_BYTES), multiply_rate()
     decode = _point("decode, a token", linears, 1, _seconds(runner, lambda: runner.decode(0)))
     prefill = _point(

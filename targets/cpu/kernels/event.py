@@ -14,7 +14,7 @@ from typing import Any
 
 from tvm import tirx
 
-from sdc.targets.cpu.dot import dot4
+from sdc.targets.cpu.dot import QUAD, dot4
 from sdc.targets.cpu.emit import (
     broadcast,
     const,
@@ -37,8 +37,6 @@ __all__ = ["LINE_BYTES", "EventSpec", "blocks_per_line", "event_linear", "lines"
 
 # A channel's weights lie together in cache lines: a quarter of one would be read whole all the same.
 LINE_BYTES = 64
-
-_QUAD = 4  # channels that meet one byte dot product
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class _EventKernel(LinearKernel):
         super().__init__(spec, isa)
         self.lanes = min(isa.lanes, 8)  # of 512 bits, half would wait for the other half's channels
         self.vectors = ROW_BLOCK // self.lanes
-        self.room = (-(-spec.group // _QUAD) + 1) * _QUAD  # entries of a group, with those that fill it up
+        self.room = (-(-spec.group // QUAD) + 1) * QUAD  # entries of a group, with those that fill it up
 
     def declare_weight(self) -> Any:
         """Weights by input channel."""
@@ -114,10 +112,10 @@ class _EventKernel(LinearKernel):
                 store(place, (0,), at + (count != const(0, dtype)).astype("int32"))
                 store(total, (0,), load(total, (0,)) + count.astype("int32"))
             end = let(load(place, (0,)))
-            for more in range(_QUAD - 1):
+            for more in range(QUAD - 1):
                 store(self.fired, (end + more,), const(0, dtype))
                 store(self.channels, (end + more,), g * spec.group)
-            store(self.quads, (g,), tirx.floordiv(end - g * self.room + _QUAD - 1, _QUAD))
+            store(self.quads, (g,), tirx.floordiv(end - g * self.room + QUAD - 1, QUAD))
             store(self.start, (g,), const(-spec.offset, "int32") * load(total, (0,)))
 
     def run(self) -> None:
@@ -155,9 +153,9 @@ class _EventKernel(LinearKernel):
         for at in range(0, ROW_BLOCK, lanes):
             store(acc, (at,), broadcast(load(self.start, (g,)), lanes), lanes)
         with loop(load(self.quads, (g,))) as quad:
-            entry = let(g * self.room + quad * _QUAD)
-            spikes = broadcast(tirx.reinterpret("int32", load(self.fired, (entry,), _QUAD)), lanes)
-            channels = [let(load(self.channels, (entry + i,))) for i in range(_QUAD)]
+            entry = let(g * self.room + quad * QUAD)
+            spikes = broadcast(tirx.reinterpret("int32", load(self.fired, (entry,), QUAD)), lanes)
+            channels = [let(load(self.channels, (entry + i,))) for i in range(QUAD)]
             for at, weight in self.turned(line, part, channels):
                 unsigned, signed = (spikes, weight) if spec.unsigned else (weight, spikes)
                 before = load(acc, (at,), lanes)

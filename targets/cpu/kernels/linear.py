@@ -13,7 +13,7 @@ from typing import Any
 
 from tvm import tirx
 
-from sdc.targets.cpu.dot import ByteSums, divisor, dot4
+from sdc.targets.cpu.dot import QUAD, ByteSums, divisor, dot4
 from sdc.targets.cpu.emit import (
     broadcast,
     const,
@@ -41,8 +41,6 @@ __all__ = ["ROW_BLOCK", "LinearKernel", "LinearSpec", "is_short", "spike_linear"
 
 # Output rows of one packed block: two 512-bit, four 256-bit or eight 128-bit registers.
 ROW_BLOCK = 32
-
-_QUAD = 4  # channels that meet one byte dot product
 
 # Quads of channels in straight code.
 _STRAIGHT = 8
@@ -154,7 +152,7 @@ class Unpacked(Packed):
         spec, size = kernel.spec, wide * kernel.lanes
         self.copied, self.widened = None, None
         if spec.bits == 4:
-            copied = scratch((spec.groups, spec.padded_group // _QUAD, size), "int32")
+            copied = scratch((spec.groups, spec.padded_group // QUAD, size), "int32")
             with loop(spec.groups) as g, loop(spec.words) as word:
                 for quad, weights in enumerate(super().weights(g, word)):
                     for v, weight in enumerate(weights):
@@ -265,11 +263,11 @@ class LinearKernel:
     def block(self, block: Any) -> None:
         """One block of output rows for all tokens: weights that one token meets are unpacked in registers."""
         if self.spec.tokens == 1:
-            self.tokens_of(Packed(self, block), 0, 1, 1)
+            self.piece(Packed(self, block), 0, 1)
             return
         with if_(self.n == 1):
             with then():
-                self.tokens_of(Packed(self, block), 0, 1, 1)
+                self.piece(Packed(self, block), 0, 1)
             with otherwise():
                 self.tiles(block)
 
@@ -281,7 +279,8 @@ class LinearKernel:
             done: Any = 0
             for count in sorted({most, min(most, 2), 1}, reverse=True):
                 times = let(tirx.floordiv(self.n - done, count))
-                self.tokens_of(rows, done, times, count)
+                with loop(times) as m:
+                    self.piece(rows, done + m * count, count)
                 done = done + times * count
 
     def tile(self) -> tuple[int, int]:
@@ -291,11 +290,6 @@ class LinearKernel:
         if wide > 2 and tokens > 1 and wide * self.lanes * self.spec.width > _MOST_UNPACKED:
             return tokens * 2, wide // 2
         return tokens, wide
-
-    def tokens_of(self, rows: Packed, done: Any, times: Any, count: int) -> None:
-        """``count`` tokens at a time, from token ``done`` on, meet the rows."""
-        with loop(times) as m:
-            self.piece(rows, done + m * count, count)
 
     def piece(self, rows: Packed, first: Any, count: int) -> None:
         """``count`` tokens times some vectors of a block's rows."""
@@ -330,7 +324,7 @@ class LinearKernel:
             for vector in of_token:
                 vector.set(broadcast(start, lanes))
         # As many quads in straight code as 16 bits can add up, and no more than keeps the code small.
-        words = spec.padded_group // (_QUAD * rows.quads)
+        words = spec.padded_group // (QUAD * rows.quads)
         step = divisor(words, min(_STRAIGHT, fitting) // rows.quads)
         with loop(words // step) as i:
             for word in range(step):
@@ -343,8 +337,8 @@ class LinearKernel:
         """Four channels (``quad``) of every token meet four weights of every row."""
         spec = self.spec
         for token, of_token in enumerate(sums):
-            quads = (first + token, g * spec.padded_group + quad * _QUAD)
-            spikes = broadcast(tirx.reinterpret("int32", load(self.packed, quads, _QUAD)), self.lanes)
+            quads = (first + token, g * spec.padded_group + quad * QUAD)
+            spikes = broadcast(tirx.reinterpret("int32", load(self.packed, quads, QUAD)), self.lanes)
             for vector, weight in zip(of_token, weights, strict=True):
                 unsigned, signed = (spikes, weight) if spec.unsigned else (weight, spikes)
                 vector.add(unsigned, signed)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, Literal
 
+from sdc.targets.cpu.dot import QUAD
 from sdc.targets.cpu.kernels.event import LINE_BYTES, lines
 from sdc.targets.cpu.kernels.linear import ROW_BLOCK, LinearSpec
 
@@ -25,8 +26,6 @@ __all__ = [
 
 Form = Literal["collapsed", "event"]
 LoweringName = Literal["auto", "event", "collapsed"]
-
-_QUAD = 4
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def event_cost(spec: LinearSpec, costs: Costs, zeros: float) -> float:
 
 def expected_quads(group: int, zeros: float) -> float:
     """Mean number of quads of a group: a quarter of what fires, and 3/8 to fill the last one up, if any."""
-    return group * (1 - zeros) / _QUAD + 3 / 8 * (1 - zeros**group)
+    return group * (1 - zeros) / QUAD + 3 / 8 * (1 - zeros**group)
 
 
 def choose(spec: LinearSpec, zeros: float | None, lowering: LoweringName) -> Form:
