@@ -48,7 +48,7 @@ class CpuRunner(DecoderRunner):
         """Sequences that :meth:`together` takes at most; 0 where the program cannot."""
         return self._signature.chunk if _BATCH in self._regions else 0
 
-    def together(self, count: int) -> Together:
+    def together(self, count: int) -> Together[CpuRunner]:
         """``count`` empty sequences that decode together, apart from this runner's own.
 
         Raises:

@@ -56,12 +56,21 @@ def check_room(device: Any, needed: int) -> None:
 
 
 class _DeviceCell:
+    """Written when it is read: of many sequences that decode together, each has a cell that nothing reads."""
+
     def __init__(self, shape: tuple[int, ...], device: Any) -> None:
-        self._shape = shape
-        self.tensor = tvm.runtime.tensor(np.zeros(shape, np.int64), device)
+        self._shape, self._wanted = shape, -1
+        self._tensor = tvm.runtime.tensor(np.zeros(shape, np.int64), device)
+
+    @property
+    def tensor(self) -> Any:
+        if self._wanted >= 0:
+            self._tensor.copyfrom(np.full(self._shape, self._wanted, np.int64))
+            self._wanted = -1
+        return self._tensor
 
     def set(self, value: int) -> None:
-        self.tensor.copyfrom(np.full(self._shape, value, np.int64))
+        self._wanted = value
 
 
 # A DLTensor in 64-bit words (dlpack.h): data, device, dimensions and type, shape, strides, byte offset.

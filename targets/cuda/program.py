@@ -12,7 +12,8 @@ from tvm.s_tir import dlight
 from sdc.errors import TargetError
 from sdc.ir.model import Model
 from sdc.targets.cuda.graphs import capture
-from sdc.targets.cuda.lower.lowering import Lowering, Scheduled
+from sdc.targets.cuda.lower.body import Scheduled
+from sdc.targets.cuda.lower.lowering import Lowering
 from sdc.targets.fused.packed import PackedWeights
 from sdc.targets.fused.program import CHUNK, Lowered, bound, compile_module, lower_model
 
@@ -39,7 +40,8 @@ def lower_for_cuda(model: Model) -> tuple[Lowered, tuple[Scheduled, ...]]:
     """The lowered functions, and the schedule that each operation took.
 
     A decoder whose caches all change in place has ``greedy`` too, which leaves logits on the device; one
-    whose operations all have kernels has ``batch``, a token of each of several sequences.
+    whose operations all have kernels has ``batch``, a token of each of several sequences. Of a worker's share
+    of a model (:func:`sdc.targets.cuda.shard.shard`), logits are a share too, and ``greedy`` compares all.
 
     Raises:
         TargetError: The module holds something that cannot be compiled.
@@ -51,7 +53,7 @@ def lower_for_cuda(model: Model) -> tuple[Lowered, tuple[Scheduled, ...]]:
 
 def _add_own(model: Model, lowering: Any) -> None:
     if model.info.kind == "decoder" and all(s.in_place for s in lowering.states):
-        lowering.add_greedy(bound(model, {"batch": 1, "seq": 1}))
+        lowering.add_greedy(bound(model, {"batch": 1, "seq": 1}), model.info.vocab)
         if lowering.is_whole("decode"):
             lowering.add_batch(bound(model, {"batch": 1}), min(CHUNK, model.info.max_seq))
 

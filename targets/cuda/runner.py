@@ -36,7 +36,7 @@ class CudaRunner(DecoderRunner):
         """Sequences that :meth:`together` takes at most; 0 where the program cannot."""
         return self._signature.chunk if _BATCH in self._signature.launches else 0
 
-    def together(self, count: int) -> Together:
+    def together(self, count: int) -> Together[CudaRunner]:
         """``count`` empty sequences that decode together, apart from this runner's own.
 
         Raises:
@@ -64,11 +64,21 @@ class CudaRunner(DecoderRunner):
         return other
 
     def _step(self, token: int, choose: Chooser) -> int:
-        """Launches a token's kernels and waits for eight bytes; token and position stay on the device."""
         if self._next is None or choose.temperature > 0:
             return super()._step(token, choose)
+        return self.likeliest(token)
+
+    def likeliest(self, token: int) -> int:
+        """Appends a token; the likeliest next one. The program must have ``greedy``.
+
+        Launches a token's kernels and waits for eight bytes; token and position stay on the device.
+
+        Raises:
+            NumericsError: A logit is NaN or infinite.
+        """
         if self._held != (token, self.position):
             self._token.set(int(self._known(np.asarray([token]))[0]))
+        assert self._next is not None
         made = self._next(self._token.tensor, self._place.tensor, *self._states, *self._weights)
         chosen = int(made.numpy().item())
         if chosen < 0:

@@ -6,28 +6,31 @@ the workers are added by an all-reduce, two a layer. Cuts lie between groups of 
 accumulator of the whole program is an accumulator of exactly one worker, bit for bit; only the float sum over
 groups has another order.
 
+The vocabulary is cut too: of the embedding a worker holds some rows, and one more all-reduce adds up what
+each found; of the head it holds the same rows, and its logits are a share of the program's. Where the workers
+do not divide the vocabulary, the last one's share ends in rows of zeros.
+
 All workers run the same module; what differs are the weights, cut by a transform that is appended to each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import tvm
-from numpy.typing import NDArray
 from tvm import relax
 from tvm.relax.op import ccl
 
 from sdc.errors import TargetError
 from sdc.ir.model import Model, ModelInfo
-from sdc.ir.ops import attributes, is_op, readout, shape_of
+from sdc.ir.ops import attributes, dtype_of, is_op, readout, shape_of, take_share
 from sdc.ir.params import Param
+from sdc.targets.cuda.cuts import WORKER, Cut, LinearShare, cut_param, worker_param
 from sdc.targets.fused.graph import Graph
 
-__all__ = ["Cut", "check_heads", "for_worker", "is_cut", "shard"]
+__all__ = ["check_heads", "linear_shares", "shard"]
 
 # What may lie between a linear that is cut by rows and the linears that read it.
 _PASSES = {
@@ -41,37 +44,6 @@ _PASSES = {
     "relax.sdc.kv_append",
     "relax.sdc.spike_attention",
 }
-
-
-@dataclass(frozen=True)
-class Cut:
-    """One worker's share of an axis that consists of segments, each of which all workers share evenly.
-
-    Attributes:
-        segments: Sizes along the axis, in all its length.
-    """
-
-    axis: int
-    segments: tuple[int, ...]
-    worker: int
-    workers: int
-
-    def __call__(self, array: NDArray) -> NDArray:
-        starts = np.cumsum([0, *self.segments[:-1]])
-        parts = []
-        for start, size in zip(starts, self.segments, strict=True):
-            share = size // self.workers
-            first = int(start) + share * self.worker
-            parts.append(np.take(array, np.arange(first, first + share), self.axis))
-        return np.ascontiguousarray(np.concatenate(parts, self.axis))
-
-    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        made = list(shape)
-        made[self.axis] //= self.workers
-        return tuple(made)
-
-    def describe(self) -> str:
-        return f"worker {self.worker} of {self.workers}: axis {self.axis} in segments of {self.segments}"
 
 
 def check_heads(info: ModelInfo, workers: int) -> None:
@@ -106,19 +78,24 @@ def shard(model: Model, workers: int) -> tuple[Model, ...]:
     return tuple(replace(model, module=module, params=sharding.params(w)) for w in range(workers))
 
 
-def is_cut(param: Param) -> bool:
-    """Whether every worker has another share of a weight."""
-    return any(isinstance(step, Cut) for step in param.transforms)
+def linear_shares(whole: Model, share: Model) -> list[LinearShare]:
+    """Of every linear in the order of the program.
+
+    Args:
+        share: One worker's part of the model ``whole``.
+    """
+    found = []
+    for name in _linear_weights(whole):
+        cuts = (step for step in share.params[name].transforms if isinstance(step, Cut))
+        found.append(LinearShare(whole.params[name].shape[0], any(cut.axis == 1 for cut in cuts)))
+    return found
 
 
-def for_worker(params: Mapping[str, Param], worker: int) -> dict[str, Param]:
-    """One worker's weights from another's, whatever was done to them after the cut."""
-
-    def moved(param: Param) -> Param:
-        steps = (replace(s, worker=worker) if isinstance(s, Cut) else s for s in param.transforms)
-        return replace(param, transforms=tuple(steps))
-
-    return {name: moved(param) for name, param in params.items()}
+def _linear_weights(model: Model) -> list[str]:
+    graph = Graph(model.module[model.entry])
+    readouts = (b.value.args[0] for b in graph.bindings if is_op(b.value, "sdc.readout"))
+    calls = (graph.call(acc, "sdc.spike_accumulate") for acc in readouts)
+    return [str(graph.weight(call.args[1]).name) for call in calls if call is not None]
 
 
 @dataclass(frozen=True)
@@ -137,6 +114,7 @@ class _Sharding:
         self.new: dict[Any, Any] = {}
         self.split: dict[Any, _Split | None] = {}
         self.cuts: dict[str, _Split] = {}
+        self.worker = relax.Var(WORKER, relax.TensorType([1], "int32"))
 
     def run(self) -> tvm.IRModule:
         """The module of every worker."""
@@ -149,14 +127,15 @@ class _Sharding:
                 for binding in self.graph.bindings:
                     self.visit(binding)
                 result = self.builder.emit_output(self.atom(function.body.body))
-            self.builder.emit_func_output(result, [self.new[v] for v in function.params])
+            params = [self.new[v] for v in function.params]
+            self.builder.emit_func_output(result, [*params, self.worker])
         return self.builder.get()
 
     def params(self, worker: int) -> dict[str, Param]:
         """The weights of one worker."""
-        made = dict(self.model.params)
+        made = {**self.model.params, WORKER: worker_param(worker, self.workers)}
         for name, cut in self.cuts.items():
-            made[name] = made[name].then(Cut(cut.axis, cut.segments, worker, self.workers))
+            made[name] = cut_param(made[name], Cut(cut.axis, cut.segments, worker, self.workers))
         return made
 
     # Which inputs are cut
@@ -166,7 +145,7 @@ class _Sharding:
         self.columns: dict[Any, tuple[int, ...]] = {}
         for binding in self.graph.bindings:
             if is_op(binding.value, "sdc.readout"):
-                segments = self.cut_by_rows(binding.var)
+                segments = self.cut_by_rows(binding.var) or self.cut_head(binding.var)
                 if segments:
                     self.columns[binding.var] = segments
         for binding in self.graph.bindings:
@@ -198,6 +177,15 @@ class _Sharding:
                     return ()
         return segments or (int(shape_of(out, "shard")[-1]),)
 
+    def cut_head(self, out: Any) -> tuple[int, ...]:
+        """The vocabulary, filled up to a multiple of the workers, where a linear gives the logits."""
+        if not out.same_as(self.graph.outputs[0]) or self.graph.readers.get(out):
+            return ()
+        return (self.filled_up(int(shape_of(out, "head")[-1])),)
+
+    def filled_up(self, rows: int) -> int:
+        return -(-rows // self.workers) * self.workers
+
     def items(self, var: Any) -> list[Any]:
         found = self.graph.items(var)
         return [found[i] for i in sorted(found)]
@@ -226,7 +214,7 @@ class _Sharding:
             shape = [int(d) for d in shape_of(root, "weight")]
             for size in segments:
                 self.divided(size, f"{size} channels of {name}")
-            shape[axis] //= self.workers
+            shape[axis] = sum(segments) // self.workers
             self.new[root] = relax.Var(root.name, relax.TensorType(shape, root.ty.dtype))
             self.split[root] = cut
         return self.new[root]
@@ -250,7 +238,8 @@ class _Sharding:
                 return  # emitted with its readout, which knows how the weight is cut
         rule = _RULES.get(str(value.op.name)) if isinstance(value, relax.Call) else None
         state = self.state_of(value)
-        if rule is not None and (state is not None or var in self.columns or rule is _Sharding.linear):
+        anywhere = rule in (_Sharding.linear, _Sharding.take)
+        if rule is not None and (state is not None or var in self.columns or anywhere):
             made, split = rule(self, var, value, state)
         elif isinstance(value, relax.Call):
             made = relax.Call(value.op, [self.atom(a) for a in value.args], value.attrs, value.ty_args)
@@ -280,6 +269,29 @@ class _Sharding:
         if state is not None and str(value.op.name) not in _PASSES | {"relax.sdc.spike_accumulate"}:
             raise TargetError(f"{value.op.name} reads channels that are cut, and has no rule for it")
         return state
+
+    def take(self, _var: Any, call: Any, state: Any) -> tuple[Any, Any]:
+        """Rows of the embedding: the workers add up what each holds of them. Other tables stay whole."""
+        table, index = call.args
+        if not self.is_embedding(table):
+            return relax.Call(call.op, [self.atom(a) for a in call.args], call.attrs), state
+        own = self.cut_weight(table, 0, (self.filled_up(int(shape_of(table, "take")[0])),))
+        mine = self.builder.emit(take_share(own, self.atom(index), self.worker))
+        return ccl.allreduce(mine, "sum", False), None
+
+    def is_embedding(self, table: Any) -> bool:
+        """Whether a weight has rows that are looked up by token, and nothing else is done with it."""
+        root = self.graph.weight(table)
+        if root is None or len(shape_of(root, "take")) != 2 or dtype_of(root) != "float32":
+            return False
+        calls = [self.graph.producer[reader] for reader in self.graph.readers[root]]
+        return all(
+            is_op(call, "take")
+            and call.args[0].same_as(root)
+            and int(attributes(call)["axis"] or 0) == 0
+            and self.graph.root(call.args[1]).same_as(self.graph.inputs[0])
+            for call in calls
+        )
 
     def multiply(self, _var: Any, call: Any, state: Any) -> tuple[Any, Any]:
         args = [
@@ -361,6 +373,7 @@ class _Sharding:
 
 
 _RULES: dict[str, Any] = {
+    "relax.take": _Sharding.take,
     "relax.reshape": _Sharding.reshape,
     "relax.split": _Sharding.split_op,
     "relax.multiply": _Sharding.multiply,

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from sdc.ir.model import Model, ModelInfo
 from sdc.targets.base import BuildResult, Progress, Runner, StatelessRunner
 from sdc.targets.cuda.compiled import Kernel
 from sdc.targets.cuda.compiler import find_compiler
+from sdc.targets.cuda.cuts import LinearShare, is_cut
 from sdc.targets.cuda.device import DeviceMemory, check_room, find_devices
 from sdc.targets.cuda.emitted import find_disassembler, write_emitted
-from sdc.targets.cuda.lower.lowering import FALLBACK, Scheduled
+from sdc.targets.cuda.lower.body import FALLBACK, Scheduled
 from sdc.targets.cuda.program import compile_program, lower_for_cuda
 from sdc.targets.cuda.runner import CudaRunner
-from sdc.targets.cuda.shard import check_heads, is_cut, shard
+from sdc.targets.cuda.shard import check_heads, linear_shares, shard
 from sdc.targets.cuda.sharded import ShardedRunner, map_shards, write_shards
 from sdc.targets.cuda.workers import Workers
 from sdc.targets.fused.describe import signature_of
@@ -72,8 +74,10 @@ class CudaTarget:
         compiler = find_compiler()
         archs = tuple((config.arch or _DEFAULT_ARCHS).split(","))
         progress("lower", 0, 3)
+        linears: list[LinearShare] = []
         if _shards(config) > 1:
-            model = shard(model, config.shards)[0]
+            whole, model = model, shard(model, config.shards)[0]
+            linears = linear_shares(whole, model)
         lowered, schedules = lower_for_cuda(model)
         progress("compile", 1, 3)
         graph = "greedy" if config.cuda_graphs and "greedy" in lowered.launches else ""
@@ -103,6 +107,7 @@ class CudaTarget:
             },
             "weights": _WEIGHTS,
             "shards": [p.name for p in shards],
+            "linears": [asdict(share) for share in linears],
             "signature": signature_of(model, lowered, CHUNK).to_json(),
         }
         return BuildResult((*files, out / _WEIGHTS, *shards), manifest)
@@ -125,7 +130,8 @@ class CudaTarget:
         memories = [DeviceMemory(device) for device in devices]
         if shards:
             workers = Workers(len(shards), range(len(shards)))
-            return ShardedRunner(module, signature, weights, memories, workers)
+            linears = [LinearShare(**share) for share in manifest["linears"]]
+            return ShardedRunner(module, signature, weights, memories, workers, linears)
         if signature.kind == "decoder":
             return CudaRunner(module, signature, weights[0], memories[0])
         return GraphRunner(module, signature, weights[0], memories[0])

@@ -35,10 +35,13 @@ UnpackKeys = Callable[[NDArray], NDArray]
 class Cell(Protocol):
     """A tensor of one number that every call reads."""
 
-    tensor: Any
+    @property
+    def tensor(self) -> Any:
+        """With the number that was set last, unless a kernel has written another."""
+        ...
 
     def set(self, value: int) -> None:
-        """Writes the number."""
+        """Sets the number, not negative."""
         ...
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdc.errors import TargetError
-from sdc.targets.fused.runner import DecoderRunner, check_finite
+from sdc.targets.fused.runner import check_finite
 
-__all__ = ["Together", "check_count"]
+__all__ = ["Member", "Together", "check_count"]
 
 # Tokens int64 [1, n], and places int64 [2, n]: the position of each and the number of its sequence; gives
 # logits [n, vocab].
@@ -27,7 +28,25 @@ def check_count(count: int, most: int) -> None:
         raise TargetError(f"{count} sequences cannot decode together, at most {most} can")
 
 
-class Together:
+class Member(Protocol):
+    """One of some sequences; see :class:`sdc.targets.fused.runner.DecoderRunner`."""
+
+    @property
+    def position(self) -> int: ...
+
+    def prefill(self, tokens: NDArray | Sequence[int]) -> NDArray: ...
+
+    def resume(self, tokens: NDArray | Sequence[int]) -> NDArray: ...
+
+    def check_next(self, token: int) -> None: ...
+
+    def took(self, token: int) -> None: ...
+
+
+M = TypeVar("M", bound=Member)
+
+
+class Together(Generic[M]):
     """Some sequences of one program.
 
     Args:
@@ -38,8 +57,8 @@ class Together:
         sequences: A prompt goes into one by ``prefill`` or ``resume``.
     """
 
-    def __init__(self, sequences: Sequence[DecoderRunner], step: Step) -> None:
-        self.sequences, self._step = sequences, step
+    def __init__(self, sequences: Sequence[M], step: Step) -> None:
+        self.sequences, self.step = sequences, step
 
     def decode(self, numbers: Sequence[int], tokens: Sequence[int]) -> NDArray:
         """Appends one token to each of some sequences; their logits [n, vocab], those of each one alone.
@@ -58,7 +77,7 @@ class Together:
         for sequence, token in zip(chosen, tokens, strict=True):
             sequence.check_next(token)
         places = np.array([[s.position for s in chosen], numbers], np.int64)
-        logits = self._step(np.array([tokens], np.int64), places)
+        logits = self.step(np.array([tokens], np.int64), places)
         check_finite(logits)
         for sequence, token in zip(chosen, tokens, strict=True):
             sequence.took(token)

@@ -24,6 +24,7 @@ from sdc.ir.ops.spike_attention import spike_attention
 from sdc.ir.ops.spike_encode import count_dtype, spike_encode, threshold_factor
 from sdc.ir.ops.spike_matmul import spike_matmul
 from sdc.ir.ops.spike_train import spike_train
+from sdc.ir.ops.take_share import take_share
 
 __all__ = [
     "OPS",
@@ -46,5 +47,6 @@ __all__ = [
     "spike_matmul",
     "spike_train",
     "static",
+    "take_share",
     "threshold_factor",
 ]

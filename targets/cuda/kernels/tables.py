@@ -1,4 +1,4 @@
-"""Rows of tables: embedding, the last token's counts before the head, and the likeliest token after it."""
+"""Rows of floats and tables: embedding, sums of two, the last token's counts before the head."""
 
 from __future__ import annotations
 
@@ -7,52 +7,89 @@ from typing import Any
 
 from tvm import tirx
 
-from sdc.targets.cuda.emit import (
-    WARP,
-    barrier,
-    blocks,
-    integer_bits,
-    let,
-    loop,
-    registers,
-    shared,
-    shuffle_xor,
-    store_scalar,
-    threads,
-)
+from sdc.targets.cuda.emit import blocks, let, threads
 from sdc.targets.fused.emit import const, declare, if_, load, prim_func, store, symbol, then
 
-__all__ = ["GatherRows", "LastRow", "Likeliest"]
+__all__ = ["AddRows", "GatherRows", "LastRow"]
 
 _THREADS = 128
 
 
 @dataclass(frozen=True)
 class GatherRows:
-    """Rows by index: table [rows, width] float32; ``tokens`` indices, 0 where symbolic."""
+    """Rows by index: table [rows, width]; ``tokens`` indices, 0 where symbolic.
+
+    Attributes:
+        scaled: The table is int8, with a scale for each row.
+        shared: The table is one worker's share of the rows; those of other workers are 0.
+    """
 
     rows: int
     width: int
     tokens: int = 0
+    scaled: bool = False
+    shared: bool = False
 
     def key(self) -> str:
         """A name for the kernel."""
-        return f"gather_rows_{self.tokens or 'n'}x{self.width}"
+        kind = "_bytes" * self.scaled + "_share" * self.shared
+        return f"gather_rows_{self.tokens or 'n'}x{self.width}{kind}"
 
     def generate(self) -> tirx.PrimFunc:
-        """The kernel ``(table [rows, width], index [n] int64, out [n, width])``; indices are clipped."""
+        """The kernel ``(table[, scales [rows, 1]], index [n] int64[, worker [1] int32], out [n, width])``.
+
+        Indices are clipped, those of other workers' rows aside.
+        """
         return prim_func(self.key(), self._emit)
 
     def _emit(self) -> None:
         n: Any = self.tokens or symbol("n")
-        table = declare("table", (self.rows, self.width), "float32")
+        table = declare("table", (self.rows, self.width), "int8" if self.scaled else "float32")
+        scales = declare("scales", (self.rows, 1), "float32") if self.scaled else None
         index = declare("index", (n,), "int64")
+        worker = declare("worker", (1,), "int32") if self.shared else None
         out = declare("out", (n, self.width), "float32")
         with blocks("x", n) as m, blocks("y", -(-self.width // _THREADS)) as part, threads(_THREADS) as t:
             channel = let(part * _THREADS + t)
             with if_(channel < self.width), then():
-                row = let(tirx.min(tirx.max(index[m], 0), self.rows - 1))
-                store(out, (m, channel), load(table, (row, channel)))
+                own = index[m]
+                if worker is not None:
+                    own = let(own - load(worker, (0,)).astype("int64") * self.rows)
+                row = let(tirx.min(tirx.max(own, 0), self.rows - 1))
+                value = load(table, (row, channel))
+                if scales is not None:
+                    value = value.astype("float32") * load(scales, (row, 0))
+                if worker is not None:
+                    value = tirx.Select(own.equal(row), value, const(0.0, "float32"))
+                store(out, (m, channel), value)
+
+
+@dataclass(frozen=True)
+class AddRows:
+    """a + b; ``vector`` where b is one row [width] for all rows of a. ``tokens`` rows, 0 where symbolic."""
+
+    width: int
+    vector: bool
+    tokens: int = 0
+
+    def key(self) -> str:
+        """A name for the kernel."""
+        return f"add_{'vector' if self.vector else 'rows'}_{self.tokens or 'n'}x{self.width}"
+
+    def generate(self) -> tirx.PrimFunc:
+        """The kernel ``(a [n, width], b [n, width] or [width], out [n, width])``, float32."""
+        return prim_func(self.key(), self._emit)
+
+    def _emit(self) -> None:
+        n: Any = self.tokens or symbol("n")
+        a = declare("a", (n, self.width), "float32")
+        b = declare("b", (self.width,) if self.vector else (n, self.width), "float32")
+        out = declare("out", (n, self.width), "float32")
+        with blocks("x", n) as m, blocks("y", -(-self.width // _THREADS)) as part, threads(_THREADS) as t:
+            channel = let(part * _THREADS + t)
+            with if_(channel < self.width), then():
+                other = load(b, (channel,) if self.vector else (m, channel))
+                store(out, (m, channel), load(a, (m, channel)) + other)
 
 
 @dataclass(frozen=True)
@@ -83,80 +120,3 @@ class LastRow:
                 store(last_counts, (0, at), load(counts, (n - 1, at)))
             with if_(at < self.groups), then():
                 store(last_theta, (0, at), load(theta, (n - 1, at)))
-
-
-@dataclass(frozen=True)
-class Likeliest:
-    """The next token of greedy decoding, chosen on the device: only its number has to reach the host."""
-
-    vocab: int
-
-    def key(self) -> str:
-        """A name for the kernel."""
-        return f"likeliest_{self.vocab}"
-
-    def generate(self) -> tirx.PrimFunc:
-        """The kernel ``(logits [1, V] float32, token [1, 1] int64, position () int64)``.
-
-        ``token`` becomes the number of the largest logit, the first of equals, or -1 where a logit is NaN or
-        infinite; ``position`` moves on by one. One block.
-        """
-        return prim_func(self.key(), self._emit)
-
-    def _emit(self) -> None:
-        size = 1024
-        warps = size // WARP
-        logits = declare("logits", (1, self.vocab), "float32")
-        token = declare("token", (1, 1), "int64")
-        position = declare("position", (), "int64")
-        with blocks("x", 1), threads(size) as t:
-            keys, places = shared((warps,), "int32"), shared((warps,), "int32")
-            best, place = registers(1, "int32"), registers(1, "int32")
-            store(best, (0,), const(-(2**31), "int32"))
-            store(place, (0,), const(self.vocab, "int32"))
-            with loop(-(-self.vocab // size)) as i:
-                at = let(i * size + t)
-                with if_(at < self.vocab), then():
-                    _take(best, place, _order(load(logits, (0, at))), at)
-            _reduce(best, place, WARP)
-            lane, warp = let(tirx.floormod(t, WARP)), let(tirx.floordiv(t, WARP))
-            with if_(lane.equal(0)), then():
-                store(keys, (warp,), load(best, (0,)))
-                store(places, (warp,), load(place, (0,)))
-            barrier()
-            store(best, (0,), load(keys, (lane,)))
-            store(place, (0,), load(places, (lane,)))
-            _reduce(best, place, warps)
-            with if_(t.equal(0)), then():
-                bad = load(best, (0,)) >= const(_INFINITY, "int32")
-                found = tirx.Select(bad, const(-1, "int32"), load(place, (0,)))
-                store(token, (0, 0), found.astype("int64"))
-                store_scalar(position, position[()] + 1)
-
-
-_INFINITY = 0x7F800000
-
-
-def _order(value: Any) -> Any:
-    """An integer that orders floats: their bits, negative ones turned round; infinities and NaN above all."""
-    bits = let(integer_bits(value))
-    magnitude = let(bits & const(0x7FFFFFFF, "int32"))
-    ordered = tirx.Select(bits >= const(0, "int32"), bits, const(0, "int32") - magnitude)
-    return let(tirx.Select(magnitude >= const(_INFINITY, "int32"), magnitude, ordered))
-
-
-def _take(best: Any, place: Any, key: Any, at: Any) -> None:
-    """Keeps the larger key, the lower place of equals."""
-    mine, where = let(load(best, (0,))), let(load(place, (0,)))
-    better = tirx.any(key > mine, tirx.all(key.equal(mine), at < where))
-    with if_(better), then():
-        store(best, (0,), key)
-        store(place, (0,), at)
-
-
-def _reduce(best: Any, place: Any, lanes: int) -> None:
-    mask = 1
-    while mask < lanes:
-        key, at = let(shuffle_xor(load(best, (0,)), mask)), let(shuffle_xor(load(place, (0,)), mask))
-        _take(best, place, key, at)
-        mask *= 2

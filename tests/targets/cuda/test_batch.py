@@ -18,10 +18,9 @@ from sdc.ir.ops import shape_of
 from sdc.runtime.batch import answer_together
 from sdc.runtime.sampling import Sampler
 from sdc.targets.cuda.device import DeviceMemory
-from sdc.targets.cuda.lower.lowering import Scheduled
+from sdc.targets.cuda.lower.body import Scheduled
 from sdc.targets.cuda.program import lower_for_cuda
 from sdc.targets.cuda.runner import CudaRunner
-from sdc.targets.cuda.shard import shard
 from sdc.targets.fused.describe import signature_of
 from sdc.targets.fused.program import CHUNK, Lowered
 from sdc.targets.fused.signature import State
@@ -110,5 +109,3 @@ def test_too_little_memory_for_so_many_caches_is_said() -> None:
 def test_what_leaves_operations_to_others_has_no_batch_function(program) -> None:
     odd = spiking_form(tiny_llama(layers=1), SpikeOptions(group=0))  # its encoders have no kernel
     assert "batch" not in lower_for_cuda(odd)[0].launches
-    halves = shard(spiking_form(tiny_llama(**{**SHAPE, "kv_heads": 2}), OPTIONS), 2)
-    assert "batch" not in lower_for_cuda(halves[0])[0].launches

@@ -12,7 +12,7 @@ from helpers.tiny_llama import tiny_llama
 
 from sdc.ir.evaluate import Evaluator
 from sdc.ir.model import Model
-from sdc.targets.cuda.lower.lowering import FALLBACK
+from sdc.targets.cuda.lower.body import FALLBACK
 from sdc.targets.cuda.program import lower_for_cuda
 
 TOKENS = np.random.default_rng(4).integers(0, 64, 9)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,16 @@ from helpers.tiny_source import tiny_source
 from sdc.config import CompileConfig
 from sdc.errors import ConfigError, NoDeviceError, TargetError
 from sdc.ir.model import Model
+from sdc.ir.tables import ByteRows
+from sdc.runtime.batch import answer_together
 from sdc.runtime.sampling import Sampler
 from sdc.targets.cuda import CudaTarget
+from sdc.targets.cuda.compiled import Compiled
+from sdc.targets.cuda.cuts import LinearShare, for_worker
 from sdc.targets.cuda.device import find_devices
 from sdc.targets.cuda.program import lower_for_cuda
 from sdc.targets.cuda.runner import CudaRunner
-from sdc.targets.cuda.shard import for_worker, shard
+from sdc.targets.cuda.shard import shard
 from sdc.targets.cuda.sharded import ShardedRunner, map_shards
 from sdc.targets.cuda.workers import Workers
 from sdc.targets.fused.describe import signature_of
@@ -33,13 +37,32 @@ from sdc.targets.fused.program import CHUNK
 from sdc.targets.fused.runner import HostMemory
 from sdc.targets.fused.signature import Signature
 
-SHAPE = {"layers": 1, "hidden": 64, "ffn": 128, "head_dim": 32, "heads": 4, "kv_heads": 2, "bias": True}
+# Two workers do not divide such a vocabulary.
+SHAPE = {
+    "vocab": 63,
+    "layers": 1,
+    "hidden": 64,
+    "ffn": 128,
+    "head_dim": 32,
+    "heads": 4,
+    "kv_heads": 2,
+    "bias": True,
+}
 OPTIONS = SpikeOptions(levels=7, group=32, block=32, weight_bits=4, weight_group=32)
-TOKENS = np.random.default_rng(4).integers(0, 64, 6)
+TOKENS = np.random.default_rng(4).integers(0, 63, 6)
 
 
 def quiet(_what: str, _done: int, _of: int) -> None:
     """Progress that nobody reads."""
+
+
+class NoMachineCode:
+    """A compiler that makes none."""
+
+    name = "none"
+
+    def fat_binary(self, _source: str, _archs: Any) -> Compiled:
+        return Compiled(b"", ())
 
 
 @dataclass(frozen=True)
@@ -54,8 +77,12 @@ class Built:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Built:
     model, folder = spiking_form(tiny_llama(**SHAPE), OPTIONS), tmp_path_factory.mktemp("sharded")
+    table = model.params["embed.weight"].then(ByteRows())
+    model = replace(model, params={**model.params, "embed.weight": table})
     config = CompileConfig.of(target="cuda", arch="sm_90", shards=2)
-    manifest = CudaTarget().build(model, config, folder, quiet).manifest
+    with pytest.MonkeyPatch.context() as patch:  # the command line's test has the kernels compiled
+        patch.setattr("sdc.targets.cuda.target.find_compiler", NoMachineCode)
+        manifest = CudaTarget().build(model, config, folder, quiet).manifest
     return Built(model, folder, json.loads(json.dumps(manifest)))
 
 
@@ -75,7 +102,8 @@ def pair(built, tmp_path_factory) -> tuple[CudaRunner, ShardedRunner]:
     module = emulated_module(half.module, tmp_path_factory.mktemp("halves"))
     memories = [HostMemory(), HostMemory()]
     signature = Signature.from_json(built.manifest["signature"])
-    return whole, ShardedRunner(module, signature, weights_of(built), memories, Workers(2))
+    linears = [LinearShare(**share) for share in built.manifest["linears"]]
+    return whole, ShardedRunner(module, signature, weights_of(built), memories, Workers(2), linears)
 
 
 def test_what_all_workers_hold_is_stored_once_and_shares_once_each(built) -> None:
@@ -87,14 +115,15 @@ def test_what_all_workers_hold_is_stored_once_and_shares_once_each(built) -> Non
         for name, param in want.items():
             np.testing.assert_array_equal(mapped[worker][name], param.value(), err_msg=name)
     shared = map_shards(built.folder / built.manifest["weights"], [])[0]
-    assert "embed.weight" in shared
-    assert not any(".q.nibbles" in name and "head" not in name for name in shared)
+    assert "layers.0.attn_norm.weight" in shared
+    assert not any(name.endswith((".q.nibbles", ".rows")) for name in shared)  # weights, head, embedding
 
 
 def test_the_build_report_names_the_all_reduces(built) -> None:
     taken = [s["schedule"] for s in built.manifest["schedules"] if s["function"] == "greedy"]
-    assert taken.count("all-reduce") == 2
-    assert taken.count("gemv-dp4a") == 8
+    assert taken.count("all-reduce") == 4  # the embedding, two of the layer, the choice of a token
+    assert (taken.count("gemv-dp4a"), taken.count("add")) == (8, 2)  # two residuals
+    assert "dlight" not in taken
 
 
 def test_a_share_of_another_worker_is_cut_before_it_is_packed(built) -> None:
@@ -125,11 +154,37 @@ def test_two_workers_give_the_whole_programs_logits_and_tokens(pair) -> None:
     assert (halves.reused, halves.position) == (4, 5)
 
 
+def test_several_prompts_decode_together_on_all_workers(pair) -> None:
+    whole, halves = pair
+    prompts = [[5, 9, 33], [60]]
+    assert halves.most_together == whole.most_together > 0
+    answers = answer_together(halves, prompts, 2, Sampler, frozenset(), 32)
+    for prompt, made in zip(prompts, answers.tokens, strict=True):
+        token = int(whole.resume(prompt).argmax())
+        assert made == [token, int(whole.decode(token).argmax())]
+    group = halves.together(2)
+    group.sequences[1].prefill([3, 4])
+    want = whole.resume([3, 4, 5])
+    np.testing.assert_allclose(group.decode([1], [5])[0], want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
+    assert [s.position for s in group.sequences] == [0, 3]
+
+
+def test_spikes_are_those_of_the_whole_program(pair) -> None:
+    whole, halves = pair
+    whole.reset()
+    halves.reset()
+    want, all_of_it = whole.score_with_firing(TOKENS)
+    logits, fired = halves.score_with_firing(TOKENS)
+    np.testing.assert_allclose(logits, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
+    assert fired == all_of_it
+    assert (len(fired.linears), len(fired.attentions)) == (8, 1)
+
+
 def test_what_one_worker_raises_reaches_the_caller_and_the_next_call_works(pair) -> None:
     _, halves = pair
     halves.reset()
     with pytest.raises(TargetError, match="token ids must lie within"):
-        halves.prefill([64])
+        halves.prefill([63])
     broken = halves._runners[1]
 
     def fail(_tokens: Any) -> Any:
@@ -193,7 +248,7 @@ def test_the_command_line_reaches_it(command, tmp_path) -> None:
     found = json.loads(command("inspect", out, "--json")[1])
     assert found["config"]["shards"] == 2
     assert found["summary"]["GPUs"].startswith("2,")
-    assert found["summary"]["left to dlight"] == "4 add"  # after the all-reduces of two layers
+    assert "4 add" in found["summary"]["greedy"]  # residuals, after the all-reduces of two layers
     status, _, complaint = command("run", out, "--prompt", "Hello")
     assert (status, complaint.count("\n")) == (2, 1)
     assert "has no CUDA device" in complaint

@@ -1,12 +1,13 @@
-"""Embedding, the last row, and the likeliest token, in the emulator."""
+"""Embedding, sums and the last row, in the emulator."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.simt import launch, run_kernel
+from helpers.simt import run_kernel
 
-from sdc.targets.cuda.kernels.tables import GatherRows, LastRow, Likeliest
+from sdc.ir.ops import OPS
+from sdc.targets.cuda.kernels.tables import AddRows, GatherRows, LastRow
 
 
 def test_rows_are_gathered_and_indices_stay_in_the_table() -> None:
@@ -26,23 +27,29 @@ def test_the_last_row_is_copied() -> None:
     np.testing.assert_array_equal(got[1][0], theta[2])
 
 
-def likeliest(logits: np.ndarray) -> tuple[int, int]:
-    token, position = np.zeros((1, 1), np.int64), np.array(4)
-    launch(Likeliest(logits.size).generate(), [logits[None], token, position])
-    return int(token.item()), int(position)
+def test_rows_of_bytes_are_scaled() -> None:
+    rng = np.random.default_rng(3)
+    table, scales = rng.integers(-127, 128, (7, 33)).astype(np.int8), rng.normal(size=(7, 1)).astype("f4")
+    kernel = GatherRows(7, 33, scaled=True).generate()
+    got = run_kernel(kernel, table, scales, np.array([6, 0, 9]), out=[((3, 33), "float32")])
+    np.testing.assert_array_equal(got, (table.astype(np.float32) * scales)[[6, 0, 6]])
 
 
-def test_the_likeliest_token_is_numpys() -> None:
-    logits = np.random.default_rng(2).normal(size=5000).astype(np.float32)
-    assert likeliest(logits) == (logits.argmax(), 5)
-    logits[[77, 99, 4321]] = 9  # the first of equals
-    assert likeliest(logits)[0] == 77
-    assert likeliest(-1 - np.abs(logits))[0] == (-1 - np.abs(logits)).argmax()
-    assert likeliest(np.array([-0.5], np.float32))[0] == 0
+@pytest.mark.parametrize("scaled", [False, True])
+def test_rows_of_a_share_are_those_of_the_operation(scaled) -> None:
+    rng = np.random.default_rng(4)
+    table = rng.integers(-127, 128, (5, 20)).astype(np.float32)
+    index = np.array([4, 5, 9, 10, 0])
+    held = (table.astype(np.int8), np.ones((5, 1), np.float32)) if scaled else (table,)
+    kernel = GatherRows(5, 20, scaled=scaled, shared=True).generate()
+    for worker in (np.array([n], np.int32) for n in range(3)):
+        got = run_kernel(kernel, *held, index, worker, out=[((5, 20), "float32")])
+        np.testing.assert_array_equal(got, OPS["take_share"].reference(table, index, worker))
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_bad_logit_gives_no_token(bad) -> None:
-    logits = np.zeros(1500, np.float32)
-    logits[1499] = bad
-    assert likeliest(logits)[0] == -1
+@pytest.mark.parametrize("vector", [False, True])
+def test_rows_are_added(vector) -> None:
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(size=(3, 140)).astype("f4"), rng.normal(size=140 if vector else (3, 140)).astype("f4")
+    got = run_kernel(AddRows(140, vector).generate(), a, b, out=[((3, 140), "float32")])
+    np.testing.assert_array_equal(got, a + b)
