@@ -25,6 +25,9 @@ from sdc.runtime import Program
 from sdc.source import hash_source, open_source
 from sdc.targets.cpu.isa import best_level
 from sdc.targets.cuda.compiler import find_compiler
+from sdc.targets.cuda.device import device_names
+from sdc.targets.cuda.emitted import find_disassembler
+from sdc.targets.cuda.workers import has_nccl
 from sdc.threads import cpus
 
 __all__ = [
@@ -161,6 +164,14 @@ def _cuda_compiler() -> str:
     return f"{found.name}, {found.path}"
 
 
+def _disassembler() -> str:
+    """What --emit sass finds, or why it cannot."""
+    try:
+        return find_disassembler()[0]
+    except TargetError as error:
+        return f"none: {error}"
+
+
 def doctor(*, json: bool) -> None:
     """``sdc doctor``."""
     facts = {
@@ -171,6 +182,9 @@ def doctor(*, json: bool) -> None:
         "threads": cpus(),
         **{name: version(name) for name in ("apache-tvm", "onnx", "onnxruntime", "numpy")},
         "cuda_compiler": _cuda_compiler(),
+        "cuda_disassembler": _disassembler(),
+        "cuda_devices": ", ".join(device_names()) or "none",
+        "nccl": "in TVM" if has_nccl() else "not in TVM: shards of a program add up in the host's memory",
     }
     if json:
         print_json(facts)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from sdc.ir.bfloat16 import is_bfloat16
 from sdc.ir.params import Param, array_param
 from sdc.ir.tables import byte_rows
 
@@ -74,8 +75,9 @@ class LinearShare:
 
 
 def cut_param(param: Param, cut: Cut) -> Param:
-    """A share of a weight; of a table of bytes, the rows are cut before they are rounded, each by itself."""
-    if byte_rows(param) is None:
+    """A share of a weight. Numbers, or rows, that are rounded each by itself are cut before: they keep their
+    last step, which tells how they may be stored."""
+    if byte_rows(param) is None and not is_bfloat16(param):
         return param.then(cut)
     before = replace(param, transforms=param.transforms[:-1]).then(cut)
     return before.then(param.transforms[-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,13 @@ from sdc.targets.fused.machine import Machine
 from sdc.targets.fused.runner import Cell
 from sdc.targets.fused.signature import State
 
-__all__ = ["DeviceMemory", "check_room", "find_devices"]
+__all__ = ["DeviceMemory", "check_room", "device_names", "find_devices"]
+
+
+def device_names() -> list[str]:
+    """What the machine's CUDA devices are called; none without a driver."""
+    devices = itertools.takewhile(lambda device: device.exist, map(tvm.cuda, itertools.count()))
+    return [str(device.device_name) for device in devices]
 
 
 def find_devices(count: int = 1) -> list[Any]:

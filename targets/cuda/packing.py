@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ByChannel", "PackNibbles"]
+__all__ = ["ByChannel", "PackNibbles", "ShortScales"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,20 @@ class PackNibbles:
 
     def describe(self) -> str:
         return "pack eight 4-bit weights a word"
+
+
+@dataclass(frozen=True)
+class ShortScales:
+    """float32 that are bfloat16 numbers -> uint16, the upper halves of their bits."""
+
+    def __call__(self, array: NDArray) -> NDArray:
+        return (np.ascontiguousarray(array).view(np.uint32) >> 16).astype(np.uint16)
+
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def describe(self) -> str:
+        return "scales in 16 bits"
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class LinearSpec:
         residual: A float tensor of the output's shape is added last.
         tokens: Rows of counts, or 0 where symbolic.
         raw: Give int32 accumulators [n, K / group, N] instead of the readout (tests).
+        short_scales: Weight scales are bfloat16 numbers, stored in 16 bits.
     """
 
     rows: int
@@ -57,6 +58,7 @@ class LinearSpec:
     residual: bool = False
     tokens: int = 0
     raw: bool = False
+    short_scales: bool = False
 
     @property
     def groups(self) -> int:
@@ -66,6 +68,7 @@ class LinearSpec:
     def key(self) -> str:
         """A name for the kernel."""
         choices = {"u": self.unsigned, "b": self.bias, "a": self.residual, "r": self.raw}
+        choices["h"] = self.short_scales
         flags = "".join(flag for flag, on in choices.items() if on)
         tokens = self.tokens or "n"
         return (

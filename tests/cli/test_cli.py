@@ -18,6 +18,7 @@ from sdc.artefact.writer import canonical, seal
 from sdc.errors import TargetError
 from sdc.evaluation import open_reference
 from sdc.runtime.sampling import Sampler
+from sdc.targets.cuda.device import device_names
 
 TEXT = "The quick brown fox jumps over the lazy dog, and back again.\n" * 4
 
@@ -218,7 +219,10 @@ def test_opt_prints_the_module_after_the_passes(command, tmp_path):
 
 
 def test_doctor(command):
-    assert json.loads(command("doctor", "--json")[1])["threads"] >= 1
+    found = json.loads(command("doctor", "--json")[1])
+    assert found["threads"] >= 1
+    assert found["cuda_devices"] == (", ".join(device_names()) or "none")
+    assert {"cuda_compiler", "cuda_disassembler", "nccl"} <= set(found)
 
 
 def flip(path: Path) -> None:

@@ -54,17 +54,7 @@ _SERIAL_WEIGHTS = 32768
 
 @dataclass(frozen=True)
 class LinearSpec(specs.LinearSpec):
-    """A fused linear in the order in which this target packs its weights.
-
-    Attributes:
-        short_scales: Weight scales are bfloat16 numbers, stored in 16 bits.
-    """
-
-    short_scales: bool = False
-
-    def key(self) -> str:
-        """See the base class."""
-        return super().key() + ("h" if self.short_scales else "")
+    """A fused linear in the order in which this target packs its weights."""
 
     @property
     def blocks(self) -> int:

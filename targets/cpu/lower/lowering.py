@@ -96,7 +96,8 @@ class _Body(Body):
             counts, theta, rows = self.last_rows(step, counts, theta)
             self.head_is_cut = True
         weights, names = self.owner.weights, [str(self.graph.root(w).name) for w in (step.weight, step.scale)]
-        packed = LinearSpec(**vars(step.spec), short_scales=is_bfloat16(weights.source[names[1]]))
+        short = is_bfloat16(weights.source[names[1]])
+        packed = LinearSpec(**vars(replace(step.spec, short_scales=short)))
         spec = replace(packed, tokens=1 if is_one(rows) else 0)
         shared = replace(packed, residual=False)
         event = self.owner.choices.form(step.name, spec) == "event"

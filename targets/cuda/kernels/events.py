@@ -29,7 +29,7 @@ from sdc.targets.cuda.emit import (
     vote,
     while_,
 )
-from sdc.targets.cuda.kernels.linear import Operands, declare_operands, finished
+from sdc.targets.cuda.kernels.linear import Operands, declare_operands, finished, scale_at
 from sdc.targets.fused.emit import const, if_, load, prim_func, store, symbol, then
 from sdc.targets.fused.specs import LinearSpec
 
@@ -130,8 +130,8 @@ class _Kernel:
                 theta = load(
                     self.operands.theta, (self.m, tirx.floordiv(group * spec.theta_groups, self.groups))
                 )
-                at = (self.row + i, tirx.floordiv(group * spec.scale_groups, self.groups))
-                term = theta * load(self.operands.scale, at) * acc.astype("float32")
+                own = tirx.floordiv(group * spec.scale_groups, self.groups)
+                term = theta * scale_at(self.operands, self.row + i, own) * acc.astype("float32")
                 store(self.total, (i,), load(self.total, (i,)) + term)
 
     def add_warps(self, t: Any, warp: Any, block: Any) -> None:

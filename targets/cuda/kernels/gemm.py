@@ -27,7 +27,7 @@ from sdc.targets.cuda.emit import (
     threads,
     unrolled,
 )
-from sdc.targets.cuda.kernels.linear import Operands, declare_operands, finished, unpack
+from sdc.targets.cuda.kernels.linear import Operands, declare_operands, finished, scale_at, unpack
 from sdc.targets.fused.emit import const, if_, load, otherwise, prim_func, store, symbol, then
 from sdc.targets.fused.specs import LinearSpec
 
@@ -203,8 +203,7 @@ class _Kernel:
         for j in range(_N):
             for side in range(2):
                 row = let(tirx.min(self.element(0, j, side)[2], spec.rows - 1))
-                at = (row, tirx.floordiv(group * spec.scale_groups, groups))
-                scale = let(load(self.operands.scale, at))
+                scale = let(scale_at(self.operands, row, tirx.floordiv(group * spec.scale_groups, groups)))
                 for i in range(_M):
                     for half in range(2):
                         slot = self.element(i, j, 2 * half + side)[0]

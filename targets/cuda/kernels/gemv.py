@@ -23,7 +23,7 @@ from sdc.targets.cuda.emit import (
     threads,
     warp_sum,
 )
-from sdc.targets.cuda.kernels.linear import Operands, declare_operands, finished, unpack
+from sdc.targets.cuda.kernels.linear import Operands, declare_operands, finished, scale_at, unpack
 from sdc.targets.fused.emit import const, if_, load, prim_func, store, symbol, then
 from sdc.targets.fused.specs import LinearSpec
 
@@ -154,8 +154,8 @@ class _Kernel:
                     store(self.operands.out, (self.m, group, self.row[r]), acc)
                 continue
             theta = load(self.operands.theta, (self.m, tirx.floordiv(group * spec.theta_groups, groups)))
-            at = (self.safe[r], tirx.floordiv(group * spec.scale_groups, groups))
-            term = theta * load(self.operands.scale, at) * acc.astype("float32")
+            scale = scale_at(self.operands, self.safe[r], tirx.floordiv(group * spec.scale_groups, groups))
+            term = theta * scale * acc.astype("float32")
             store(self.total, (r,), load(self.total, (r,)) + term)
 
     def write(self) -> None:

@@ -16,7 +16,16 @@ from sdc.targets.cuda.emit import MMA_K, WORD
 from sdc.targets.fused.emit import const, declare, load, store
 from sdc.targets.fused.specs import LinearSpec
 
-__all__ = ["Operands", "can_gemm", "can_gemv", "declare_operands", "finished", "schedule_of", "unpack"]
+__all__ = [
+    "Operands",
+    "can_gemm",
+    "can_gemv",
+    "declare_operands",
+    "finished",
+    "scale_at",
+    "schedule_of",
+    "unpack",
+]
 
 
 def can_gemv(spec: LinearSpec) -> bool:
@@ -36,7 +45,10 @@ def schedule_of(spec: LinearSpec) -> str:
 
 @dataclass(frozen=True)
 class Operands:
-    """Buffers: counts [n, K], theta [n, Gt], weight, scale [N, Gw], bias [N], residual [n, N], out [n, N]."""
+    """Buffers: counts [n, K], theta [n, Gt], weight, scale [N, Gw], bias [N], residual [n, N], out [n, N].
+
+    Short scales are the upper halves of float32 numbers.
+    """
 
     counts: Any
     theta: Any
@@ -58,10 +70,20 @@ def declare_operands(spec: LinearSpec, n: Any, *, transposed: bool = False) -> O
     if spec.raw:
         out = declare("out", (n, spec.width // spec.group, spec.rows), "int32")
         return Operands(counts, theta, weight, None, None, None, out)
-    scale = declare("scale", (spec.rows, spec.scale_groups), "float32")
+    kind = "uint16" if spec.short_scales else "float32"
+    scale = declare("scale", (spec.rows, spec.scale_groups), kind)
     bias = declare("bias", (spec.rows,), "float32") if spec.bias else None
     residual = declare("residual", (n, spec.rows), "float32") if spec.residual else None
     return Operands(counts, theta, weight, scale, bias, residual, declare("out", (n, spec.rows), "float32"))
+
+
+def scale_at(operands: Operands, row: Any, group: Any) -> Any:
+    """A weight scale as float32."""
+    stored = load(operands.scale, (row, group))
+    if str(operands.scale.dtype) == "float32":
+        return stored
+    bits = tirx.shift_left(stored.astype("uint32"), const(16, "uint32"))
+    return tirx.reinterpret("float32", bits)
 
 
 def finished(operands: Operands, total: Any, m: Any, row: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from sdc.ir.bfloat16 import is_bfloat16
 from sdc.ir.ops import attributes, dtype_of, is_op, shape_of
 from sdc.ir.tables import byte_rows
 from sdc.targets.cuda.kernels.attention import (
@@ -27,7 +28,7 @@ from sdc.targets.cuda.kernels.heads import encode_heads
 from sdc.targets.cuda.kernels.linear import can_gemv, schedule_of
 from sdc.targets.cuda.kernels.places import apart_name
 from sdc.targets.cuda.kernels.tables import AddRows, GatherRows, LastRow
-from sdc.targets.cuda.packing import ByChannel, PackNibbles
+from sdc.targets.cuda.packing import ByChannel, PackNibbles, ShortScales
 from sdc.targets.fused.graph import rows_and_width
 from sdc.targets.fused.match import Encode, Linear
 from sdc.targets.fused.match_attention import Attention
@@ -93,9 +94,10 @@ class CudaBody(Body):
         if self.last_only and is_logits and not is_one(rows):
             counts, theta, rows = self.last_rows(step, counts, theta)
             self.head_is_cut = True
-        spec = replace(step.spec, tokens=1 if is_one(rows) else 0)
+        short = is_bfloat16(self.owner.weights.source[str(self.graph.weight(step.scale).name)])
+        spec = replace(step.spec, tokens=1 if is_one(rows) else 0, short_scales=short)
         schedule = "events-ballot" if self.walks_events(step, spec) else schedule_of(spec)
-        args = [counts, theta, self.packed(step, schedule), self.weight(step.scale)]
+        args = [counts, theta, self.packed(step, schedule), self.scales(step, short=short)]
         if step.bias is not None:
             args.append(self.weight(step.bias))
         if step.residual is not None:
@@ -124,6 +126,11 @@ class CudaBody(Body):
         if step.spec.bits == 4:
             return self.owner.weights.var(name, PackNibbles(), ".nibbles", "int32")
         return self.owner.weights.var(name)
+
+    def scales(self, step: Linear, *, short: bool) -> relax.Var:
+        """The weight scales, in half the bytes where they are bfloat16 numbers."""
+        name = str(self.graph.weight(step.scale).name)
+        return self.owner.weights.var(name, *((ShortScales(), ".short", "uint16") if short else ()))
 
     def op_name(self, weight: Any) -> str:
         return str(self.graph.weight(weight).name).removesuffix(".weight")

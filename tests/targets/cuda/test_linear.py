@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from helpers.simt import run_kernel
 
+from sdc.ir.bfloat16 import round_to_bfloat16
 from sdc.ir.ops import OPS
 from sdc.targets.cuda.kernels.events import can_walk_events, expected_silence, pays, spike_events
 from sdc.targets.cuda.kernels.gemm import spike_gemm
 from sdc.targets.cuda.kernels.gemv import spike_gemv
 from sdc.targets.cuda.kernels.linear import can_gemm, can_gemv, schedule_of
-from sdc.targets.cuda.packing import ByChannel, PackNibbles
+from sdc.targets.cuda.packing import ByChannel, PackNibbles, ShortScales
 from sdc.targets.fused.specs import LinearSpec
 
 ACCUMULATE = OPS["spike_accumulate"].reference
@@ -72,8 +73,10 @@ def test_accumulators_are_exact(kernel, spec, tokens, kind) -> None:
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("extras", [False, True])
 def test_readout_bias_and_residual(kernel, extras) -> None:
+    """With extras, scales are bfloat16 numbers in 16 bits too."""
     tokens = 5 if kernel == "gemm" else 1
-    spec = LinearSpec(36, 384, 64, theta_groups=6, scale_groups=3, bias=extras, residual=extras)
+    more_of_it = {"bias": extras, "residual": extras, "short_scales": extras}
+    spec = LinearSpec(36, 384, 64, theta_groups=6, scale_groups=3, **more_of_it)
     spec = replace(spec, tokens=int(tokens == 1))
     counts, weight = operands(spec, tokens, "random")
     rng = np.random.default_rng(3)
@@ -81,9 +84,11 @@ def test_readout_bias_and_residual(kernel, extras) -> None:
     scale = rng.uniform(0.01, 0.1, (36, 3)).astype(np.float32)
     bias, residual = rng.normal(size=36).astype("f4"), rng.normal(size=(tokens, 36)).astype("f4")
     more = (bias, residual) if extras else ()
+    scale = round_to_bfloat16(scale) if extras else scale
+    held = ShortScales()(scale) if extras else scale
     out = [((tokens, 36), "float32")]
     function = KERNELS[kernel](spec)
-    got = run_kernel(function, counts, theta, packed(weight, spec, kernel), scale, *more, out=out)
+    got = run_kernel(function, counts, theta, packed(weight, spec, kernel), held, *more, out=out)
     want = READOUT(ACCUMULATE(counts, weight, group=64), theta, scale, bias if extras else None)
     want = want + residual if extras else want
     if kernel == "gemm":  # groups ascending, as the reference
