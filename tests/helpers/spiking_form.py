@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import relax
 
+from sdc.ir.bfloat16 import RoundToBFloat16
 from sdc.ir.model import Model
 from sdc.ir.ops import (
     attributes,
@@ -154,7 +155,8 @@ class _Rewrite:
         scale = (np.abs(grouped).max(-1) / top).astype(np.float32)
         integers = np.rint(grouped / scale[..., None]).astype(np.int8).reshape(weight.shape)
         w = self.weight(array_param(f"{name}.q", integers))
-        s = self.weight(array_param(f"{name}.scale", scale))
+        scales = array_param(f"{name}.scale", scale)
+        s = self.weight(scales.then(RoundToBFloat16()) if o.weight_bits < 8 else scales)
         acc = self.bb.emit(
             spike_accumulate(counts, w, group=accumulators, weight_bits=o.weight_bits, name=name)
         )
