@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from sdc.errors import TargetError
+from sdc.targets.cuda.occupancy import resident_blocks, resident_share
 
 __all__ = [
     "MINIMUM",
@@ -32,11 +33,14 @@ NUMERICS = ("--fmad=false", "-prec-div=true", "-prec-sqrt=true", "-ftz=false")
 
 @dataclass(frozen=True)
 class Kernel:
-    """What ptxas reports of one kernel on one architecture.
+    """What ptxas reports of one kernel on one architecture, and what follows from it.
 
     Attributes:
         shared: Bytes of static shared memory a block.
         spilled: Bytes that a thread stores and loads because registers ran out.
+        threads: Of a block; 0 where the source sets no bound (TVM's always does).
+        blocks: That a multiprocessor holds at once; 0 where that is not known.
+        occupancy: Their warps, of the most that it holds.
     """
 
     name: str
@@ -44,6 +48,9 @@ class Kernel:
     registers: int
     shared: int
     spilled: int
+    threads: int = 0
+    blocks: int = 0
+    occupancy: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -58,9 +65,10 @@ class Compiled:
     kernels: tuple[Kernel, ...]
 
     @staticmethod
-    def of(binary: bytes, said: str) -> Compiled:
-        """A fat binary with what ptxas said of its kernels, by name and architecture."""
-        return Compiled(binary, tuple(sorted(parse_ptxas(said), key=lambda k: (k.name, k.arch))))
+    def of(binary: bytes, said: str, source: str) -> Compiled:
+        """A fat binary of a source with what ptxas said of its kernels, by name and architecture."""
+        kernels = _resident(parse_ptxas(said), source)
+        return Compiled(binary, tuple(sorted(kernels, key=lambda k: (k.name, k.arch))))
 
 
 class Compiler(Protocol):
@@ -132,3 +140,16 @@ def parse_ptxas(text: str) -> Iterator[Kernel]:
             shared = re.search(r"(\d+) bytes smem", found[2])
             yield Kernel(name, arch, int(found[1]), int(shared[1]) if shared else 0, spilled)
             name = ""
+
+
+def _resident(kernels: Iterable[Kernel], source: str) -> Iterator[Kernel]:
+    """Kernels with their threads, as the source bounds them, and the blocks that run at once."""
+    threads = {name: int(count) for count, name in re.findall(r"__launch_bounds__\((\d+)\) (\w+)", source)}
+    for kernel in kernels:
+        count = threads.get(kernel.name)
+        if count is None:
+            yield kernel
+            continue
+        blocks = resident_blocks(kernel.arch, count, kernel.registers, kernel.shared)
+        share = round(resident_share(kernel.arch, count, blocks), 3)
+        yield replace(kernel, threads=count, blocks=blocks, occupancy=share)

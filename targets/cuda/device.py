@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,24 @@ def check_room(device: Any, needed: int) -> None:
         )
 
 
+@contextmanager
+def memory_named(device: Any) -> Iterator[None]:
+    """Says what is free of a device's memory that has run out; every other error passes.
+
+    Raises:
+        DeviceMemoryError: An allocation in the block failed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        raise DeviceMemoryError(
+            f"{device.device_name} ran out of memory: {device.available_global_memory / 2**20:.0f} MiB are "
+            "free and more were needed; free memory, or compile with a smaller --max-seq or --weights int4"
+        ) from error
+
+
 class _DeviceCell:
     """Written when it is read: of many sequences that decode together, each has a cell that nothing reads."""
 
@@ -114,6 +133,23 @@ def _part(whole: Any, shape: tuple[int, ...], offset: int) -> Any:
     return tvm_ffi.from_dlpack(_Capsule(capsule, view.__dlpack_device__()))
 
 
+class _DeviceMachine(Machine):
+    """Functions that raise DeviceMemoryError where memory for their results runs out."""
+
+    def __init__(self, module: Any, device: Any) -> None:
+        super().__init__(module, [(d.dlpack_device_type(), d.index) for d in (device, tvm.cpu())])
+        self._device = device
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        function = super().__getitem__(name)
+
+        def run(*arguments: Any) -> Any:
+            with memory_named(self._device):
+                return function(*arguments)
+
+        return run
+
+
 class DeviceMemory:
     """See :class:`sdc.targets.fused.runner.Memory`: everything on one GPU, weights copied once."""
 
@@ -122,16 +158,20 @@ class DeviceMemory:
 
     def machine(self, module: Any) -> Machine:
         """A virtual machine that launches on the device."""
-        devices = (self.device, tvm.cpu())
-        return Machine(module, [(d.dlpack_device_type(), d.index) for d in devices])
+        return _DeviceMachine(module, self.device)
 
     def weight(self, array: NDArray) -> Any:
         """A copy on the device."""
-        return tvm.runtime.tensor(array, self.device)
+        return self.tensor(array)
 
     def tensor(self, array: NDArray) -> Any:
-        """A copy on the device."""
-        return tvm.runtime.tensor(array, self.device)
+        """A copy on the device.
+
+        Raises:
+            DeviceMemoryError: There is no room for it.
+        """
+        with memory_named(self.device):
+            return tvm.runtime.tensor(array, self.device)
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Any:
         """A tensor of zeros on the device."""

@@ -38,7 +38,7 @@ class Nvcc:
         codes = [f"-gencode=arch=compute_{number(a)},code=sm_{number(a)}" for a in archs]
         codes.append(f"-gencode=arch=compute_{number(lowest)},code=compute_{number(lowest)}")
         binary, said = self._run(source, "fatbin", [*codes, "-Xptxas=-v", "--threads=0"])
-        return Compiled.of(binary, said)
+        return Compiled.of(binary, said, source)
 
     def ptx(self, source: str, arch: str) -> str:
         """PTX for an architecture. Raises as :meth:`fat_binary`."""

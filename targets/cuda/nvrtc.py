@@ -57,7 +57,7 @@ class Nvrtc:
             cubins[arch], log = self._compile(source, f"sm_{number(arch)}", "CUBIN")
             said += log
         binary = self._joined(cubins, lowest, self.ptx(source, lowest))
-        return Compiled.of(binary, said)
+        return Compiled.of(binary, said, source)
 
     def ptx(self, source: str, arch: str) -> str:
         """PTX for an architecture. Raises as :meth:`fat_binary`."""

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import tvm
-from tvm import relax
+from tvm import relax, tirx
 from tvm.s_tir import dlight
 
 from sdc.errors import TargetError
 from sdc.ir.model import Model
+from sdc.ir.ops import is_op
 from sdc.targets.cuda.graphs import capture
 from sdc.targets.cuda.lower.body import Scheduled
 from sdc.targets.cuda.lower.lowering import Lowering
@@ -30,10 +31,12 @@ class CudaProgram:
     Attributes:
         executable: The virtual machine's program with host code.
         source: CUDA C++ of all kernels.
+        workspace: Bytes on the device that functions keep for results on the way, where lengths are bounded.
     """
 
     executable: relax.VMExecutable
     source: str
+    workspace: int
 
 
 def lower_for_cuda(model: Model) -> tuple[Lowered, tuple[Scheduled, ...]]:
@@ -72,10 +75,34 @@ def compile_program(module: tvm.IRModule, graph: str = "") -> CudaProgram:
     Raises:
         TargetError: TVM cannot compile it.
     """
+    workspace: list[int] = []
+    planned = [_measured(workspace), *([capture(graph)] if graph else [])]
     executable = compile_module(
-        module, target(), "CUDA", schedule=_default_schedules(), planned=capture(graph) if graph else None
+        module,
+        target(),
+        "CUDA",
+        schedule=_default_schedules(),
+        planned=tvm.transform.Sequential(planned),
     )
-    return CudaProgram(executable, _source(executable.mod))
+    return CudaProgram(executable, _source(executable.mod), sum(workspace))
+
+
+def _measured(sizes: list[int]) -> tvm.transform.Pass:
+    """Adds the size of every storage that memory planning has set aside; the pool keeps them all."""
+
+    def visit(expr: Any) -> None:
+        if is_op(expr, "memory.alloc_storage"):
+            size = expr.args[0].values[0]
+            sizes.append(int(size) if isinstance(size, tirx.IntImm) else 0)
+
+    @tvm.transform.module_pass(opt_level=0, name="Measured")
+    def run(module: tvm.IRModule, _context: tvm.transform.PassContext) -> tvm.IRModule:
+        for _, function in module.functions_items():
+            if isinstance(function, relax.Function):
+                relax.analysis.post_order_visit(function, visit)
+        return module
+
+    return run
 
 
 def _default_schedules() -> tvm.transform.Pass:

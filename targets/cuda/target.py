@@ -105,6 +105,7 @@ class CudaTarget:
                 **({"CUDA graphs": graph or "none qualifies"} if config.cuda_graphs else {}),
                 **_summary(schedules, compiled.kernels),
             },
+            "workspace": program.workspace,
             "weights": _WEIGHTS,
             "shards": [p.name for p in shards],
             "linears": [asdict(share) for share in linears],
@@ -124,7 +125,7 @@ class CudaTarget:
         signature = Signature.from_json(manifest["signature"])
         weights = map_shards(artefact / manifest["weights"], [artefact / name for name in shards])
         for device, own in zip(devices, weights, strict=True):
-            check_room(device, _bytes_needed(signature, own))
+            check_room(device, _bytes_needed(signature, own) + manifest.get("workspace", 0))
         with _precompiled((artefact / manifest["binary"]).read_bytes(), manifest["source_sha256"]):
             module = load_objects([artefact / name for name in manifest["objects"]])
         memories = [DeviceMemory(device) for device in devices]
@@ -159,7 +160,7 @@ def _hash(source: str) -> str:
 
 
 def _bytes_needed(signature: Signature, weights: Mapping[str, Any]) -> int:
-    """Weights and caches; activations are small beside them and come out of what is left."""
+    """Weights and caches."""
     states: Sequence[Any] = signature.states
     caches = sum(int(np.prod(s.shape)) * np.dtype(s.dtype).itemsize for s in states)
     return caches + sum(int(weights[name].nbytes) for name in signature.weights)
