@@ -4,11 +4,12 @@
     benchmarks.md]
 
 Kernels are timed alone on random data of the linears of Llama models with 1.1 and 7 billion parameters:
-decode (one token) against the bytes of weights over the device's bandwidth, prefill (2,048 tokens) against
-its int8 peak. Both bounds are measured in the same run: a copy of 1 GiB, and cuBLAS's int8 product of 8,192.
-cuBLAS fp16 and int8 (through PyTorch, where it is installed) run interleaved with ours; figures are medians
-of rounds. PROGRAMs are artefacts for cuda, timed from prompt to token at contexts of 128, 2,048 and 16,384
-where they fit, one alone, and 8 and 64 sequences together (where the program and the memory allow).
+decode (one token) against the bytes of weights and scales over the device's bandwidth, prefill (2,048
+tokens) against its int8 peak. Both bounds are measured in the same run: a copy of 1 GiB, and cuBLAS's int8
+product of 8,192. cuBLAS fp16 and int8 (through PyTorch, where it is installed) run interleaved with ours;
+figures are medians of rounds. PROGRAMs are artefacts for cuda, timed from prompt to token at contexts of
+128, 2,048 and 16,384 where they fit, one alone, and 8 and 64 sequences together (where the program and the
+memory allow).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from sdc.targets.cuda.compiler import find_compiler
 from sdc.targets.cuda.device import find_devices
 from sdc.targets.cuda.kernels.gemm import spike_gemm
 from sdc.targets.cuda.kernels.gemv import spike_gemv
-from sdc.targets.cuda.packing import PackNibbles
+from sdc.targets.cuda.packing import PackNibbles, ShortScales
 from sdc.targets.fused.specs import LinearSpec
 
 # (rows, width) of qkv, o, gate and up, down: TinyLlama-1.1B (arXiv 2401.02385, table 1), LLaMA-2-7B (arXiv
@@ -104,11 +105,14 @@ class Bench:
     ) -> Row:
         """One linear on ``count`` tokens."""
         spec = LinearSpec(rows, width, GROUP, bits=bits, theta_groups=width // GROUP)
+        if bits == 4:  # as the product has them: a scale for 32 channels, in 16 bits
+            spec = replace(spec, group=GROUP // 2, scale_groups=2 * width // GROUP, short_scales=True)
         spec = replace(spec, tokens=1) if count == 1 else spec
         ours = self.kernel(spec, count)
         peers = self.peers(rows, width, count) if self.peers else ()
         times = self.interleaved([ours, *peers])
-        moved = rows * width * bits / 8 + count * (width + 4 * rows)
+        scales = rows * spec.scale_groups * (2 if spec.short_scales else 4)
+        moved = rows * width * bits / 8 + scales + count * (width + 4 * rows)
         work = 0.0 if peak is None else 2 * rows * width * count / peak
         bound = max(moved / bandwidth, work)
         others = [t * 1e6 for t in times[1:]] or [None, None]
@@ -121,11 +125,12 @@ class Bench:
         module = self.compiled(function)
         top = 7 if spec.bits == 4 else 127
         weight = self.rng.integers(-top, top + 1, (spec.rows, spec.width)).astype(np.int8)
+        scale = np.full((spec.rows, spec.scale_groups), 2.0**-7, np.float32)
         arrays = [
             self.rng.integers(-15, 16, (count, spec.width)).astype(np.int8),
             np.full((count, spec.theta_groups), 0.01, np.float32),
             PackNibbles()(weight) if spec.bits == 4 else weight,
-            np.full((spec.rows, 1), 0.01, np.float32),
+            ShortScales()(scale) if spec.short_scales else scale,
             np.zeros((count, spec.rows), np.float32),
         ]
         tensors = [tvm.runtime.tensor(a, self.device) for a in arrays]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,16 +16,17 @@ from helpers.tiny_llama import tiny_llama
 
 import sdc
 from sdc.config import CompileConfig
+from sdc.ir.model import Model
+from sdc.runtime.batch import answer_together
 from sdc.runtime.sampling import Sampler
 from sdc.targets.cuda import CudaTarget
-from sdc.targets.cuda.runner import CudaRunner
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not tvm.cuda(0).exist, reason="no CUDA device"),
 ]
 
-SHAPE = {"layers": 1, "hidden": 64, "ffn": 96, "head_dim": 32, "heads": 2, "kv_heads": 1}
+SHAPE = {"layers": 1, "hidden": 64, "ffn": 128, "head_dim": 32, "heads": 2, "kv_heads": 2}
 TOKENS = np.random.default_rng(4).integers(0, 64, 9)
 
 
@@ -32,14 +34,25 @@ def quiet(_what: str, _done: int, _of: int) -> None:
     """Progress that nobody reads."""
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-def test_a_device_gives_what_the_emulator_gives(bits, tmp_path) -> None:
+def loaded(bits: int, folder: Path, **settings: Any) -> tuple[Model, Any]:
+    """A tiny model, and its runner on the device; several shards share the one device."""
     options = SpikeOptions(group=32, block=32, weight_bits=bits, weight_group=0 if bits == 8 else 32)
     model = spiking_form(tiny_llama(**SHAPE), options)
     version = "sm_" + "".join(str(tvm.cuda(0).compute_version).split("."))
-    result = CudaTarget().build(model, CompileConfig.of(target="cuda", arch=version), tmp_path, quiet)
-    runner = CudaTarget().load(tmp_path, json.loads(json.dumps(result.manifest)))
-    assert isinstance(runner, CudaRunner)
+    config = CompileConfig.of(target="cuda", arch=version, **settings)
+    result = CudaTarget().build(model, config, folder, quiet)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sdc.targets.cuda.target.find_devices", lambda count: [tvm.cuda(0)] * count)
+        # Two workers of NCCL cannot share a device.
+        patch.setattr("sdc.targets.cuda.workers.has_nccl", lambda: False)
+        return model, CudaTarget().load(folder, json.loads(json.dumps(result.manifest)))
+
+
+@pytest.mark.parametrize(
+    ("bits", "settings"), [(8, {}), (4, {}), (8, {"cuda_graphs": True}), (4, {"shards": 2})]
+)
+def test_a_device_gives_what_the_emulator_gives(bits, settings, tmp_path) -> None:
+    model, runner = loaded(bits, tmp_path, **settings)
     emulated = EmulatedDecoder(model)
     want = emulated.call("score", TOKENS)
     np.testing.assert_allclose(runner.score(TOKENS), want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
@@ -49,6 +62,22 @@ def test_a_device_gives_what_the_emulator_gives(bits, tmp_path) -> None:
     emulated.call("prefill", TOKENS[:4])
     following = runner.following(token, Sampler())
     assert [next(following) for _ in range(5)] == emulated.greedy(token, 5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"shards": 2}])
+def test_prompts_together_are_each_alone_and_spikes_are_counted(settings, tmp_path) -> None:
+    _, runner = loaded(8, tmp_path, **settings)
+    prompts = [[5, 9, 33], [60, 1, 2, 3, 4], [7]]
+    answers = answer_together(runner, prompts, 4, Sampler, frozenset(), 32)
+    for prompt, made in zip(prompts, answers.tokens, strict=True):
+        token = int(runner.resume(prompt).argmax())
+        following = runner.following(token, Sampler())
+        assert made == [token, *(next(following) for _ in range(3))]
+    runner.reset()
+    logits, firing = runner.score_with_firing(TOKENS)
+    assert np.isfinite(logits).all()
+    assert [fired.neurons for fired in firing.linears][:1] == [TOKENS.size * SHAPE["hidden"]]
+    assert all(0 < fired.rate_spikes < fired.rate_synops for fired in firing.linears)
 
 
 PROMPTS = (
