@@ -39,12 +39,12 @@ _BEYOND_CACHES = 256 << 20
 _REGION = 8 << 20
 _MOST_COPIES = 48  # code is made for each of them
 _TOKENS = 128
-BITS = (4, 8)
+BITS = (2, 4, 8)
 
 
 def linear(rows: int, width: int, bits: int, residual: bool = False) -> LinearSpec:
-    scale_groups = width // 32 if bits == 4 else 1
-    group = 32 if bits == 4 else 64
+    scale_groups = width // 32 if bits < 8 else 1
+    group = 32 if bits < 8 else 64
     return LinearSpec(
         rows,
         width,
@@ -54,7 +54,7 @@ def linear(rows: int, width: int, bits: int, residual: bool = False) -> LinearSp
         theta_groups=width // 64,
         scale_groups=scale_groups,
         residual=residual,
-        short_scales=bits == 4,
+        short_scales=bits < 8,
     )
 
 

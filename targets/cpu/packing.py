@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sdc.targets.cpu.dot import QUAD
 from sdc.targets.cpu.kernels.event import LINE_BYTES, blocks_per_line, lines
 from sdc.targets.cpu.kernels.linear import ROW_BLOCK, LinearSpec
 
@@ -18,7 +19,10 @@ __all__ = ["PackBias", "PackColumns", "PackScale", "PackWeight"]
 
 @dataclass(frozen=True)
 class PackWeight:
-    """int8 [N, K] -> int32 [blocks, G, words, ROW_BLOCK], four (or eight 4-bit) channels a word."""
+    """int8 [N, K] -> int32 [blocks, G, words, ROW_BLOCK], four, eight (4 bits) or 16 (2 bits) channels a word.
+
+    Byte b of a word holds channels b, 4 + b, ... of the word's, the first in the lowest bits.
+    """
 
     spec: LinearSpec
 
@@ -30,10 +34,9 @@ class PackWeight:
         full[: spec.rows, :, : spec.group] = shifted.reshape(spec.rows, spec.groups, spec.group).astype(
             np.uint8
         )
-        if spec.bits == 4:
-            pairs = full.reshape(-1, spec.groups, spec.words, 2, 4)
-            full = pairs[..., 0, :] | (pairs[..., 1, :] << 4)
-        quads = np.ascontiguousarray(full.reshape(-1, spec.groups, spec.words, 4)).view("<i4")[..., 0]
+        parts = full.reshape(-1, spec.groups, spec.words, spec.quads, QUAD)
+        joined = _joined(np.moveaxis(parts, 3, 0), spec.bits)
+        quads = np.ascontiguousarray(joined).view("<i4")[..., 0]
         by_block = quads.reshape(spec.blocks, ROW_BLOCK, spec.groups, spec.words)
         return np.ascontiguousarray(by_block.transpose(0, 2, 3, 1))
 
@@ -42,6 +45,14 @@ class PackWeight:
 
     def describe(self) -> str:
         return f"pack {self.spec.bits}-bit weights in blocks of {ROW_BLOCK} rows"
+
+
+def _joined(parts: NDArray, bits: int) -> NDArray:
+    """Bytes whose lowest bits are the first part's numbers, the next ones the second part's, and so on."""
+    joined = parts[0]
+    for number, part in enumerate(parts[1:], 1):
+        joined = joined | (part << (bits * number))
+    return joined
 
 
 @dataclass(frozen=True)
@@ -87,8 +98,8 @@ class PackBias:
 class PackColumns:
     """int8 [N, K] -> int32 [lines, K, 16] for the event-driven kernel: 64 bytes of rows of one channel.
 
-    Row 8 i + 4 h + e of a block of 32 lies where unpacking within 128 bits leaves rows in their order: at
-    byte 16 h + 4 i + e; of 4 bits, in half h of byte 4 i + e.
+    Of 8 bits, row 8 i + 4 h + e of a block of 32 lies where unpacking within 128 bits leaves rows in their
+    order: at byte 16 h + 4 i + e. Narrower ones lie in order, the block's first rows in the lowest bits.
     """
 
     spec: LinearSpec
@@ -99,9 +110,11 @@ class PackColumns:
         count = lines(spec) * blocks_per_line(spec) * ROW_BLOCK
         full = np.full((count, width), spec.offset, np.uint8)
         full[:rows] = (array.astype(np.int16) + spec.offset).astype(np.uint8)
-        parts: NDArray = full.reshape(-1, 4, 2, 4, width)  # block, i, h, e, channel
-        halves = np.moveaxis(parts, 2, 1)
-        parts = halves[:, 0] | (halves[:, 1] << 4) if spec.bits == 4 else halves
+        if spec.bits == 8:
+            parts: NDArray = full.reshape(-1, 4, 2, 4, width).swapaxes(1, 2)  # block, h, i, e, channel
+        else:
+            rows_in_turn = full.reshape(-1, spec.quads, ROW_BLOCK // spec.quads, width)
+            parts = _joined(np.moveaxis(rows_in_turn, 1, 0), spec.bits)
         by_line = parts.reshape(lines(spec), LINE_BYTES, width)
         return np.ascontiguousarray(by_line.transpose(0, 2, 1)).view("<i4")
 

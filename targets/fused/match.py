@@ -84,7 +84,7 @@ def match_linear(graph: Graph, var: Any) -> Linear | None:
         rows,
         width,
         attrs["group"],
-        bits=4 if attrs["weight_bits"] <= 4 and dtype == "int8" else 8,
+        bits=_stored_bits(attrs["weight_bits"]) if dtype == "int8" else 8,
         levels=_levels(graph, counts),
         theta_groups=int(shape_of(theta, "lower")[-1]),
         scale_groups=int(shape_of(scale, "lower")[1]),
@@ -100,6 +100,11 @@ def match_linear(graph: Graph, var: Any) -> Linear | None:
             out, residual = reader, other[0]
             spec = replace(spec, residual=True)
     return Linear(spec, counts, theta, weight, scale, bias, residual, out, str(attrs["name"]))
+
+
+def _stored_bits(bits: int) -> int:
+    """The least of 2, 4 and 8 that holds a weight."""
+    return next(width for width in (2, 4, 8) if bits <= width)
 
 
 def _same_shape(a: Any, b: Any) -> bool:

@@ -34,7 +34,7 @@ class LinearSpec:
         rows: Output channels N.
         width: Input channels K.
         group: Channels per accumulator; divides K.
-        bits: 8, or 4 for weights -8..7 packed two per byte.
+        bits: 8; 4 for weights -8..7, two a byte; 2 for weights -2..1 (ternary ones among them), four a byte.
         levels: Largest count.
         theta_groups: Thresholds per token (divides K / group).
         scale_groups: Weight scales per row (divides K / group).

@@ -31,7 +31,7 @@ from sdc.targets.cpu.emit import (
     then,
 )
 from sdc.targets.cpu.isa import Isa
-from sdc.targets.cpu.kernels.linear import ROW_BLOCK, LinearKernel, LinearSpec, Packed, is_short
+from sdc.targets.cpu.kernels.linear import ROW_BLOCK, LinearKernel, LinearSpec, Packed, is_short, weights_in
 
 __all__ = ["LINE_BYTES", "EventSpec", "blocks_per_line", "event_linear", "lines"]
 
@@ -175,47 +175,42 @@ class _EventKernel(LinearKernel):
                 columns = [let(load(self.weight, (line, c, part * words + first), lanes)) for c in channels]
                 made += [(8 * i + first, v) for i, v in enumerate(_transposed(columns, lanes))]
             return made
-        columns = [let(load(self.weight, (line, c, part * words), 4)) for c in channels]
-        both = [let(v) for v in _transposed(columns, 4)]
-        nibble = const(0x0F0F0F0F, "int32", lanes)
+        columns = [let(load(self.weight, (line, c, part * words), words)) for c in channels]
+        packed = [let(v) for v in _transposed(columns, words)]
         if lanes == 8:
-            order = [tirx.const(i, "int32") for i in range(8)]
-            wide = [tirx.shift_right(tirx.Shuffle([v, v], order), _upper_half(4)) & nibble for v in both]
-            return [(8 * i, v) for i, v in enumerate(wide)]
-        four = const(4, "int32", lanes)
-        low = [(8 * i, v & nibble) for i, v in enumerate(both)]
-        return low + [(8 * i + 4, tirx.shift_right(v, four) & nibble) for i, v in enumerate(both)]
+            packed = [let(_side_by_side(x, y)) for x, y in zip(packed[::2], packed[1::2], strict=True)]
+        each = ROW_BLOCK // self.spec.quads
+        return [
+            (each * quad + lanes * i, v)
+            for quad in range(self.spec.quads)
+            for i, v in enumerate(weights_in(packed, self.spec.bits, quad, lanes))
+        ]
 
 
-def _upper_half(value: int) -> Any:
-    """int32 x 8: 0 in the lower four lanes, ``value`` in the upper four."""
-    lane = tirx.Ramp(tirx.const(0, "int32"), tirx.const(1, "int32"), 8)
-    return tirx.shift_right(lane, const(2, "int32", 8)) * const(value, "int32", 8)
+def _side_by_side(x: Any, y: Any) -> Any:
+    """int32 x 8 of two int32 x 4."""
+    return tirx.Shuffle([x, y], [tirx.const(i, "int32") for i in range(8)])
 
 
-def _transposed(columns: list[Any], lanes: int) -> list[Any]:
+def _transposed(columns: list[Any], words: int) -> list[Any]:
     """Of four vectors of bytes, the i-th four bytes of each 16 as words, one byte of every column in each.
 
-    Within 128 bits, as the unpack instructions of all x86 levels and ARM's zip do.
+    Within 128 bits, as the unpack instructions of all x86 levels and ARM's zip do. Columns are ``words`` words
+    of 32 bits: 2, 4 or 8; what comes back are vectors of 4, or of 8.
     """
-    a, b, c, d = (tirx.reinterpret(lane_type("int8", 4 * lanes), column) for column in columns)
-    halves = lane_type("int16", 2 * lanes)
-    made = []
-    for upper in (False, True):
-        ab, cd = (tirx.reinterpret(halves, _unpack(x, y, 16, lanes // 4, upper)) for x, y in ((a, b), (c, d)))
-        for which in (False, True):
-            quads = _unpack(ab, cd, 8, lanes // 4, which)
+    a, b, c, d = (tirx.reinterpret(lane_type("int8", 4 * words), column) for column in columns)
+    size, lanes = 4 * words, max(words, 4)
+    halves, made = lane_type("int16", 2 * lanes), []
+    for first in range(0, min(size, 16), 8):
+        ab, cd = (tirx.reinterpret(halves, _in_turn(x, y, size, first, 8)) for x, y in ((a, b), (c, d)))
+        for upper in (0, 4):
+            quads = _in_turn(ab, cd, 2 * lanes, upper, 4)
             made.append(tirx.reinterpret(lane_type("int32", lanes), quads))
     return made
 
 
-def _unpack(x: Any, y: Any, width: int, pieces: int, upper: bool) -> Any:
-    """Elements of x and y in turn, from one half of every 128 bits, which hold ``width`` elements."""
-    first, second = (width // 2 if upper else 0), width * pieces
-    order = [
-        own + width * piece + first + i
-        for piece in range(pieces)
-        for i in range(width // 2)
-        for own in (0, second)
-    ]
+def _in_turn(x: Any, y: Any, size: int, first: int, count: int) -> Any:
+    """Elements of x and y, ``size`` each, in turn: ``count`` from ``first`` on of every ``2 count``."""
+    pieces = range(first, size, 2 * count)
+    order = [own + at + i for at in pieces for i in range(count) for own in (0, size)]
     return tirx.Shuffle([x, y], [tirx.const(at, "int32") for at in order])

@@ -37,7 +37,7 @@ from sdc.targets.cpu.emit import (
 from sdc.targets.cpu.isa import Isa
 from sdc.targets.fused import specs
 
-__all__ = ["ROW_BLOCK", "LinearKernel", "LinearSpec", "is_short", "spike_linear"]
+__all__ = ["ROW_BLOCK", "LinearKernel", "LinearSpec", "is_short", "spike_linear", "weights_in"]
 
 # Output rows of one packed block: two 512-bit, four 256-bit or eight 128-bit registers.
 ROW_BLOCK = 32
@@ -63,13 +63,18 @@ class LinearSpec(specs.LinearSpec):
 
     @property
     def words(self) -> int:
-        """32-bit words per row and group: 4 weights each, or 8 of 4 bits; padded with zero weights."""
-        return -(-self.group // (4 if self.bits == 8 else 8))
+        """32-bit words per row and group: 4, 8 or 16 weights each by their bits; padded with zero weights."""
+        return -(-self.group // (QUAD * self.quads))
 
     @property
     def padded_group(self) -> int:
         """Channels per group after padding."""
-        return self.words * (4 if self.bits == 8 else 8)
+        return self.words * QUAD * self.quads
+
+    @property
+    def quads(self) -> int:
+        """Quads of channels in a word of a row."""
+        return 8 // self.bits
 
     @property
     def offset(self) -> int:
@@ -98,8 +103,16 @@ def is_short(spec: LinearSpec) -> bool:
     return spec.tokens == 1 and spec.rows * spec.width < _SERIAL_WEIGHTS
 
 
+def weights_in(packed: list[Any], bits: int, quad: int, lanes: int) -> list[Any]:
+    """Of words that hold ``8 / bits`` weights a byte (int32 x lanes), the ``quad``-th of every byte."""
+    mask = const(((1 << bits) - 1) * 0x01010101, "int32", lanes)
+    if quad == 0:
+        return [w & mask for w in packed]
+    return [tirx.shift_right(w, const(bits * quad, "int32", lanes)) & mask for w in packed]
+
+
 class Packed:
-    """All rows of a block as they are stored: 4-bit weights are unpacked, and scales widened, in registers.
+    """All rows of a block as they are stored: narrow weights are unpacked, and scales widened, in registers.
 
     Attributes:
         block: The block's number.
@@ -111,7 +124,7 @@ class Packed:
     def __init__(self, kernel: LinearKernel, block: Any, row: Any = 0, wide: int | None = None) -> None:
         self.kernel, self.block, self.row = kernel, block, row
         self.wide = kernel.vectors if wide is None else wide
-        self.quads = 1 if kernel.spec.bits == 8 else 2
+        self.quads = kernel.spec.quads
 
     def weights(self, g: Any, word: Any) -> list[list[Any]]:
         """The quads of word ``word`` of group ``g``, each a vector of four bytes of every row."""
@@ -120,8 +133,7 @@ class Packed:
         packed = [load(kernel.weight, at, lanes) for at in places]
         if self.quads == 1:
             return [packed]
-        nibble, four = const(0x0F0F0F0F, "int32", lanes), const(4, "int32", lanes)
-        return [[w & nibble for w in packed], [tirx.shift_right(w, four) & nibble for w in packed]]
+        return [weights_in(packed, kernel.spec.bits, quad, lanes) for quad in range(self.quads)]
 
     def scale(self, g: Any, vector: int) -> Any:
         """The scales of one vector of rows in group ``g``; a bfloat16 is the upper half of a float32."""
@@ -141,7 +153,7 @@ class Unpacked(Packed):
         super().__init__(kernel, block, row, wide)
         spec, size = kernel.spec, wide * kernel.lanes
         self.copied, self.widened = None, None
-        if spec.bits == 4:
+        if spec.quads > 1:
             copied = scratch((spec.groups, spec.padded_group // QUAD, size), "int32")
             with loop(spec.groups) as g, loop(spec.words) as word:
                 for quad, weights in enumerate(super().weights(g, word)):

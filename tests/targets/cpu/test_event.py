@@ -16,7 +16,7 @@ from sdc.targets.cpu.packing import PackBias, PackColumns, PackScale, PackWeight
 ACCUMULATE = OPS["spike_accumulate"].reference
 
 # Bits, levels, whether counts are unsigned.
-VARIANTS = [(4, 15, False), (4, 127, False), (8, 64, False), (8, 127, False), (8, 255, True)]
+VARIANTS = [(2, 127, False), (4, 15, False), (4, 127, False), (8, 64, False), (8, 127, False), (8, 255, True)]
 GROUPS = [*range(1, 10), 11, 13, 16, 31, 32, 33, 63, 64, 128]
 
 
@@ -72,7 +72,7 @@ def test_accumulators_are_exact_for_every_group_remainder_and_share_of_zeros(isa
 
 
 @every_isa
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 4, 8])
 def test_floats_are_those_of_the_collapsed_kernel(bits, isa) -> None:
     spec = LinearSpec(
         173, 128, 16, bits=bits, levels=15, theta_groups=4, scale_groups=8, bias=True, residual=True, tokens=1

@@ -30,7 +30,7 @@ INSTRUCTIONS = {
 
 
 @pytest.mark.parametrize("isa", [isa for isa in LEVELS if isa.name in INSTRUCTIONS], ids=lambda isa: isa.name)
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("tokens", [0, 1])
 def test_linears_compile_to_byte_dot_products(isa, bits, tokens) -> None:
     spec = LinearSpec(70, 128, 32, bits=bits, levels=15, theta_groups=2, scale_groups=4, tokens=tokens)

@@ -24,7 +24,7 @@ def operands(spec: LinearSpec, tokens: int, kind: str) -> tuple[np.ndarray, np.n
     most = (1 << (spec.bits - 1)) - 1
     if kind == "random":
         counts = rng.integers(low, top + 1, (tokens, spec.width))
-        weight = rng.integers(-most - (spec.bits == 4), most + 1, (spec.rows, spec.width))
+        weight = rng.integers(-most - (spec.bits < 8), most + 1, (spec.rows, spec.width))
     else:
         counts = np.full((tokens, spec.width), low if kind == "low" and low else top)
         weight = np.full((spec.rows, spec.width), -most - 1 if kind == "negative" else most)
@@ -42,6 +42,8 @@ SHAPES = [
     pytest.param(LinearSpec(64, 192, 24, levels=127), 17, id="odd-groups"),
     pytest.param(LinearSpec(48, 64, 32, levels=255, unsigned=True), 4, id="unsigned-255"),
     pytest.param(LinearSpec(320, 576, 64, levels=15), 8, id="wide"),
+    pytest.param(LinearSpec(70, 192, 64, bits=2, levels=127), 9, id="2-bit"),
+    pytest.param(LinearSpec(33, 60, 12, bits=2, levels=15), 1, id="2-bit-padded-words"),
     pytest.param(LinearSpec(40, 4352, 64, bits=4, levels=64), 7, id="unpacked-beyond-the-cache"),
 ]
 
@@ -61,7 +63,7 @@ def test_accumulators_are_exact(spec, tokens, kind, isa) -> None:
 
 @pytest.mark.slow
 @every_isa
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 4, 8])
 def test_every_group_size_and_remainder_is_exact(bits, isa) -> None:
     """Each group size with other remainders of rows and tokens."""
     sizes = [*range(1, 35), 63, 64, 65, 96, 128]
@@ -106,6 +108,7 @@ def test_readout_adds_bias_and_residual(rows, tokens, short, isa) -> None:
         np.testing.assert_array_equal(alone, got[:1])
 
 
-def test_a_four_bit_weight_takes_half_a_byte() -> None:
-    spec = LinearSpec(64, 128, 32, bits=4)
-    assert PackWeight(spec)(np.zeros((64, 128), np.int8)).nbytes == 64 * 128 // 2
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_a_weight_takes_no_more_than_its_bits(bits) -> None:
+    spec = LinearSpec(64, 128, 32, bits=bits)
+    assert PackWeight(spec)(np.zeros((64, 128), np.int8)).nbytes == 64 * 128 * bits // 8
