@@ -32,6 +32,7 @@ from sdc.targets.cpu.lower.choice import Costs, choose, collapsed_cost, event_co
 
 ZEROS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99)
 LEVELS = 7
+DASHES = {2: "2 3", 4: "", 8: "6 4"}
 
 Seconds = dict[float | None, float]  # by share of zeros; None: collapsed
 
@@ -51,7 +52,7 @@ def main() -> None:
     parts = [
         f"{machine_line(threads())}, {best_level().name}. {command()}",
         "Time of the event-driven form over the collapsed one's (below 1 it is faster), by the share of "
-        "counts that are 0; one decoded token, accumulator groups of 32 (4 bits) and 64 (8 bits).",
+        "counts that are 0; one decoded token, accumulator groups of 32 (2 and 4 bits) and 64 (8 bits).",
         table(["linear", "weights", "crossover", *(f"{z:.0%}" for z in ZEROS)], _rows(found)),
         "Nanoseconds fitted to these measurements, and how far the model is from them; the compiler's own "
         "constants are in `sdc/targets/cpu/lower/choice.py`.",
@@ -156,9 +157,9 @@ def _crossover(ratios: list[float]) -> str:
 
 
 def picture(found: dict[tuple[str, int], Seconds]) -> str:
-    """Ratios over zeros, a line for every linear; dashed for 8 bits."""
+    """Ratios over zeros, a line for every linear."""
     drawn = [
-        Line(f"{name}, {bits} bits", [(z, s[z] / s[None]) for z in ZEROS], dashed=bits == 8)
+        Line(f"{name}, {bits} bits", [(z, s[z] / s[None]) for z in ZEROS], DASHES[bits])
         for (name, bits), s in found.items()
     ]
     return line_chart(drawn, "share of counts that are 0", "event-driven over collapsed time", level=1.0)

@@ -29,7 +29,8 @@ from tvm import relax, tirx
 from sdc.machine import read_bandwidth
 from sdc.targets.cpu.emit import build
 from sdc.targets.cpu.isa import LEVELS, Isa, best_level
-from sdc.targets.cpu.kernels.linear import ROW_BLOCK, LinearSpec, spike_linear
+from sdc.targets.cpu.kernels.linear import LinearSpec, spike_linear
+from sdc.targets.cpu.kernels.packed import ROW_BLOCK
 from sdc.targets.cpu.region import make_region
 from sdc.targets.cpu.region.program import Fixed
 from sdc.targets.fused.runner import thread_count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,15 +15,15 @@ COLOURS = ("#2563a8", "#c2571a", "#2c8a4b", "#8a3a8f", "#6b5b1e")
 
 @dataclass(frozen=True)
 class Line:
-    """Points (x, y) in the order of x."""
+    """Points (x, y) in the order of x; ``dash`` is SVG's pattern of dashes and gaps, a full line if empty."""
 
     name: str
     points: Sequence[tuple[float, float]]
-    dashed: bool = False
+    dash: str = ""
 
 
 def line_chart(lines: Sequence[Line], x_title: str, y_title: str, *, level: float | None = None) -> str:
-    """The chart, from 0 on both axes; ``level`` draws a line across. Solid and dashed lines share colours."""
+    """The chart, from 0 on both axes; ``level`` draws a line across. Lines of other dashes share colours."""
     right = max(x for line in lines for x, _ in line.points)
     high = 1.05 * max(y for line in lines for _, y in line.points)
 
@@ -51,12 +52,12 @@ def line_chart(lines: Sequence[Line], x_title: str, y_title: str, *, level: floa
 
 def _drawn(lines: Sequence[Line], place: object) -> list[str]:
     assert callable(place)
-    parts, solid, dashed = [], 0, 0
+    parts, alike = [], Counter[str]()
     for number, line in enumerate(lines):
-        colour = COLOURS[(dashed if line.dashed else solid) % len(COLOURS)]
-        solid, dashed = solid + (not line.dashed), dashed + line.dashed
+        colour = COLOURS[alike[line.dash] % len(COLOURS)]
+        alike[line.dash] += 1
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*p) for p in line.points))
-        style = f'stroke="{colour}"' + ' stroke-dasharray="5 4"' * line.dashed
+        style = f'stroke="{colour}"' + (f' stroke-dasharray="{line.dash}"' if line.dash else "")
         parts.append(f'<polyline points="{path}" fill="none" {style}/>')
         y = TOP + 16 * number + 10
         parts.append(f'<line x1="{WIDTH - RIGHT + 12}" x2="{WIDTH - RIGHT + 36}" y1="{y}" y2="{y}" {style}/>')

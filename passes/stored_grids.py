@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdc.ir.params import Param
-from sdc.ir.quantised import Grid, stored_grid
+from sdc.ir.quantised import Grid, narrowed, stored_grid
 from sdc.passes.base import PassOptions
 
 __all__ = ["aligns", "kept_grid"]
@@ -19,11 +19,13 @@ def aligns(options: PassOptions) -> bool:
 def kept_grid(param: Param, options: PassOptions, group: int = 0) -> Grid | None:
     """The integers and scales that a weight keeps.
 
-    None where it has none, where they take more bits than asked for, or where blocks of scales and groups of
+    None where it has none, where some need more bits than asked for, or where blocks of scales and groups of
     ``group`` channels (0: all) that share a threshold cut each other.
     """
     grid = stored_grid(param)
-    if grid is None or grid.bits > options.weight_bits:
+    if grid is not None and grid.bits > options.weight_bits:
+        grid = narrowed(grid, options.weight_bits)
+    if grid is None:
         return None
     own, spikes = grid.group or param.shape[1], group or param.shape[1]
     return grid if own % spikes == 0 or spikes % own == 0 else None

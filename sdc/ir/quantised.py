@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sdc.ir.params import Cast, Concat, Param, Transpose
 
-__all__ = ["Dequantise", "Grid", "arrives_as_integers", "stored_grid"]
+__all__ = ["Dequantise", "Grid", "arrives_as_integers", "narrowed", "stored_grid"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Grid:
     Attributes:
         integers: [N, K] int8.
         scales: [N, groups] float32.
-        bits: Width that holds the integers, 4 or 8.
+        bits: Width that holds the integers: 2, 4 or 8.
         group: Columns that share a scale; 0 for a whole row.
     """
 
@@ -120,15 +120,24 @@ def stored_grid(param: Param) -> Grid | None:
     )
 
 
+def narrowed(grid: Grid, bits: int) -> Grid | None:
+    """The grid as one of ``bits`` bits where its integers are small enough, whatever type holds them.
+
+    Reads the integers: ternary ones often come in 8 bits or 4.
+    """
+    numbers = grid.integers.value()
+    half = 1 << (bits - 1)
+    return replace(grid, bits=bits) if numbers.min() >= -half and numbers.max() < half else None
+
+
 def _bits(step: Dequantise, integers: _Integers) -> int | None:
-    """4 or 8, or None where -127 to 127 does not hold every integer."""
+    """2, 4 or 8, or None where -127 to 127 does not hold every integer."""
     low, high = step.limits()
     if low < -127 or high > 127:  # the type allows more; what is stored may not use it
         numbers = integers.centred()
         low, high = int(numbers.min()), int(numbers.max())
-    if low >= -8 and high <= 7:
-        return 4
-    return 8 if low >= -127 and high <= 127 else None
+    fitting = (bits for bits in (2, 4) if -(1 << (bits - 1)) <= low and high < 1 << (bits - 1))
+    return next(fitting, 8 if low >= -127 and high <= 127 else None)
 
 
 def _along_rows(step: Dequantise, turned: bool, width: int) -> bool:

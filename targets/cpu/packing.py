@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from sdc.targets.cpu.dot import QUAD
 from sdc.targets.cpu.kernels.event import LINE_BYTES, blocks_per_line, lines
-from sdc.targets.cpu.kernels.linear import ROW_BLOCK, LinearSpec
+from sdc.targets.cpu.kernels.linear import LinearSpec
+from sdc.targets.cpu.kernels.packed import ROW_BLOCK
 
 __all__ = ["PackBias", "PackColumns", "PackScale", "PackWeight"]
 
 
 @dataclass(frozen=True)
 class PackWeight:
-    """int8 [N, K] -> int32 [blocks, G, words, ROW_BLOCK], four, eight (4 bits) or 16 (2 bits) channels a word.
+    """int8 [N, K] -> int32 [blocks, G, words, ROW_BLOCK]: 4, 8 (of 4 bits) or 16 (of 2) channels a word.
 
     Byte b of a word holds channels b, 4 + b, ... of the word's, the first in the lowest bits.
     """

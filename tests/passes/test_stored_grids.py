@@ -176,3 +176,48 @@ def test_the_artefact_holds_the_bits_of_the_file(tmp_path) -> None:
     got = next(iter(target.load(folder, built.manifest).call({"x": X}).values()))
     want, *_ = Evaluator(program).run("main", X)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
+TERNARY = random.integers(-1, 2, (2, N, K), dtype=np.int8)
+
+
+def ternary_bits(index: int) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
+    """MatMulNBits of 2 bits, four a byte, + 2."""
+    parts = (TERNARY[index] + 2).astype(np.uint8).reshape(N, -1, 4)
+    stored = {"w": (parts << np.arange(0, 8, 2, dtype=np.uint8)).sum(-1, np.uint8).reshape(N, K // BLOCK, -1)}
+    stored["s"] = SCALES[index]
+    node = helper.make_node(
+        "MatMulNBits",
+        ["h", *(f"{k}{index}" for k in stored)],
+        [f"y{index}"],
+        name=f"layer{index}",
+        domain="com.microsoft",
+        **{"K": K, "N": N, "bits": 2, "block_size": BLOCK},
+    )
+    return [node], [numpy_helper.from_array(v, f"{k}{index}") for k, v in stored.items()]
+
+
+def ternary_nibbles(index: int) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
+    """DequantizeLinear of int4 [K, N] in blocks along K."""
+    nodes, (_, scale) = qdq(index)
+    return nodes, [
+        helper.make_tensor(f"w{index}", TensorProto.INT4, [K, N], TERNARY[index].T.reshape(-1)),
+        scale,
+    ]
+
+
+@pytest.mark.parametrize("layer", [ternary_bits, ternary_nibbles])
+def test_ternary_weights_lose_nothing_in_two_bits(layer, tmp_path) -> None:
+    """Whatever type holds them in the file; the CPU's artefact has four a byte."""
+    path = written(tmp_path / "m.onnx", [layer(i) for i in range(2)])
+    program = compiled(path, weights="int2")
+    np.testing.assert_array_equal(weights(program)[0], TERNARY.reshape(-1, K))
+    np.testing.assert_array_equal(weights(program)[1], SCALES.reshape(-1, K // BLOCK))
+    folder = tmp_path / "artefact"
+    folder.mkdir()
+    built = CpuTarget((best_level().name,)).build(program, None, folder, silent)
+    stored = load_file(folder / "weights.safetensors")
+    assert next(a for name, a in stored.items() if name.endswith(".q.packed")).nbytes == 2 * N * K // 4
+    got = next(iter(CpuTarget((best_level().name,)).load(folder, built.manifest).call({"x": X}).values()))
+    expected, *_ = Evaluator(program).run("main", X)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)

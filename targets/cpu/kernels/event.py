@@ -31,7 +31,8 @@ from sdc.targets.cpu.emit import (
     then,
 )
 from sdc.targets.cpu.isa import Isa
-from sdc.targets.cpu.kernels.linear import ROW_BLOCK, LinearKernel, LinearSpec, Packed, is_short, weights_in
+from sdc.targets.cpu.kernels.linear import LinearKernel, LinearSpec, is_short
+from sdc.targets.cpu.kernels.packed import ROW_BLOCK, Packed, weights_in
 
 __all__ = ["LINE_BYTES", "EventSpec", "blocks_per_line", "event_linear", "lines"]
 
@@ -195,8 +196,8 @@ def _side_by_side(x: Any, y: Any) -> Any:
 def _transposed(columns: list[Any], words: int) -> list[Any]:
     """Of four vectors of bytes, the i-th four bytes of each 16 as words, one byte of every column in each.
 
-    Within 128 bits, as the unpack instructions of all x86 levels and ARM's zip do. Columns are ``words`` words
-    of 32 bits: 2, 4 or 8; what comes back are vectors of 4, or of 8.
+    Within 128 bits, as the unpack instructions of all x86 levels and ARM's zip do. Columns are 2, 4 or 8
+    ``words`` of 32 bits; of 8, the vectors that come back are as long, else of four.
     """
     a, b, c, d = (tirx.reinterpret(lane_type("int8", 4 * words), column) for column in columns)
     size, lanes = 4 * words, max(words, 4)

@@ -35,12 +35,10 @@ from sdc.targets.cpu.emit import (
     then,
 )
 from sdc.targets.cpu.isa import Isa
+from sdc.targets.cpu.kernels.packed import ROW_BLOCK, Packed, Streamed, Unpacked
 from sdc.targets.fused import specs
 
-__all__ = ["ROW_BLOCK", "LinearKernel", "LinearSpec", "is_short", "spike_linear", "weights_in"]
-
-# Output rows of one packed block: two 512-bit, four 256-bit or eight 128-bit registers.
-ROW_BLOCK = 32
+__all__ = ["LinearKernel", "LinearSpec", "is_short", "spike_linear"]
 
 # Quads of channels in straight code.
 _STRAIGHT = 8
@@ -101,85 +99,6 @@ def spike_linear(spec: LinearSpec, isa: Isa) -> tirx.PrimFunc:
 def is_short(spec: LinearSpec) -> bool:
     """Whether one thread does the kernel sooner than two would begin it."""
     return spec.tokens == 1 and spec.rows * spec.width < _SERIAL_WEIGHTS
-
-
-def weights_in(packed: list[Any], bits: int, quad: int, lanes: int) -> list[Any]:
-    """Of words that hold ``8 / bits`` weights a byte (int32 x lanes), the ``quad``-th of every byte."""
-    mask = const(((1 << bits) - 1) * 0x01010101, "int32", lanes)
-    if quad == 0:
-        return [w & mask for w in packed]
-    return [tirx.shift_right(w, const(bits * quad, "int32", lanes)) & mask for w in packed]
-
-
-class Packed:
-    """All rows of a block as they are stored: narrow weights are unpacked, and scales widened, in registers.
-
-    Attributes:
-        block: The block's number.
-        row: The first row, within the block.
-        wide: Vectors of rows.
-        quads: Quads of channels in one stored word of a row.
-    """
-
-    def __init__(self, kernel: LinearKernel, block: Any, row: Any = 0, wide: int | None = None) -> None:
-        self.kernel, self.block, self.row = kernel, block, row
-        self.wide = kernel.vectors if wide is None else wide
-        self.quads = kernel.spec.quads
-
-    def weights(self, g: Any, word: Any) -> list[list[Any]]:
-        """The quads of word ``word`` of group ``g``, each a vector of four bytes of every row."""
-        kernel, lanes = self.kernel, self.kernel.lanes
-        places = [(self.block, g, word, self.row + v * lanes) for v in range(self.wide)]
-        packed = [load(kernel.weight, at, lanes) for at in places]
-        if self.quads == 1:
-            return [packed]
-        return [weights_in(packed, kernel.spec.bits, quad, lanes) for quad in range(self.quads)]
-
-    def scale(self, g: Any, vector: int) -> Any:
-        """The scales of one vector of rows in group ``g``; a bfloat16 is the upper half of a float32."""
-        kernel, lanes = self.kernel, self.kernel.lanes
-        stored = load(kernel.scale, (self.block, g, self.row + vector * lanes), lanes)
-        if not kernel.spec.short_scales:
-            return stored
-        wide = stored.astype(lane_type("uint32", lanes))
-        bits = tirx.shift_left(wide, const(16, "uint32", lanes))
-        return tirx.reinterpret(lane_type("float32", lanes), bits)
-
-
-class Unpacked(Packed):
-    """Some rows of a block, unpacked into a work array for as many tokens as there are."""
-
-    def __init__(self, kernel: LinearKernel, block: Any, row: Any, wide: int) -> None:
-        super().__init__(kernel, block, row, wide)
-        spec, size = kernel.spec, wide * kernel.lanes
-        self.copied, self.widened = None, None
-        if spec.quads > 1:
-            copied = scratch((spec.groups, spec.padded_group // QUAD, size), "int32")
-            with loop(spec.groups) as g, loop(spec.words) as word:
-                for quad, weights in enumerate(super().weights(g, word)):
-                    for v, weight in enumerate(weights):
-                        at = (g, word * self.quads + quad, v * kernel.lanes)
-                        store(copied, at, weight, kernel.lanes)
-            self.copied, self.quads = copied, 1
-        if spec.short_scales and not spec.raw:
-            widened = scratch((spec.scale_groups, size), "float32")
-            with loop(spec.scale_groups) as g:
-                for v in range(wide):
-                    store(widened, (g, v * kernel.lanes), super().scale(g, v), kernel.lanes)
-            self.widened = widened
-
-    def weights(self, g: Any, word: Any) -> list[list[Any]]:
-        """As of the base class."""
-        if self.copied is None:
-            return super().weights(g, word)
-        lanes = self.kernel.lanes
-        return [[load(self.copied, (g, word, v * lanes), lanes) for v in range(self.wide)]]
-
-    def scale(self, g: Any, vector: int) -> Any:
-        """As of the base class."""
-        if self.widened is None:
-            return super().scale(g, vector)
-        return load(self.widened, (g, vector * self.kernel.lanes), self.kernel.lanes)
 
 
 class LinearKernel:
@@ -265,11 +184,11 @@ class LinearKernel:
     def block(self, block: Any) -> None:
         """One block of output rows for all tokens: weights that one token meets are unpacked in registers."""
         if self.spec.tokens == 1:
-            self.piece(Packed(self, block), 0, 1)
+            self.piece(Streamed(self, block), 0, 1)
             return
         with if_(self.n == 1):
             with then():
-                self.piece(Packed(self, block), 0, 1)
+                self.piece(Streamed(self, block), 0, 1)
             with otherwise():
                 self.tiles(block)
 

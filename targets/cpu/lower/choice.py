@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from sdc.targets.cpu.dot import QUAD
 from sdc.targets.cpu.kernels.event import LINE_BYTES, lines
-from sdc.targets.cpu.kernels.linear import ROW_BLOCK, LinearSpec
+from sdc.targets.cpu.kernels.linear import LinearSpec
+from sdc.targets.cpu.kernels.packed import ROW_BLOCK
 
 __all__ = [
     "COSTS",
@@ -52,6 +53,7 @@ class Costs:
 # 2 threads, x86-64-v3. One table serves all instruction sets, as an artefact's weights do: where byte dot
 # products are faster (AVX-512 VNNI), it errs towards the event-driven form by what they gain.
 COSTS = {
+    2: Costs(weight=0.0671, channel=8.07, group=19.5, quad=11.2, jump=44.6),
     4: Costs(weight=0.0671, channel=8.07, group=19.5, quad=11.2, jump=44.6),
     8: Costs(weight=0.102, channel=6.83, group=42.3, quad=14.6, jump=20.9),
 }

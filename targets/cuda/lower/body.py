@@ -42,6 +42,8 @@ __all__ = ["ALL_REDUCE", "FALLBACK", "CudaBody", "Scheduled"]
 FALLBACK = "dlight"
 ALL_REDUCE = "all-reduce"
 
+NIBBLE = 4  # bits of the narrowest weights that kernels unpack
+
 _LINEAR_KERNELS = {"gemv-dp4a": spike_gemv, "gemm-mma": spike_gemm, "events-ballot": spike_events}
 
 
@@ -79,7 +81,7 @@ class CudaBody(Body):
 
     def match(self) -> dict[Any, Step]:
         """Steps that a kernel takes; the others' operations are left to the fallback."""
-        taken = super().match()
+        taken = {out: _as_nibbles(step) for out, step in super().match().items()}
         return {out: step for out, step in taken.items() if _can_take(step)}
 
     def record(self, op: str, schedule: str, *kernels: tvm.ir.GlobalVar) -> None:
@@ -123,7 +125,7 @@ class CudaBody(Body):
         name = str(self.graph.weight(step.weight).name)
         if schedule == "events-ballot":
             return self.owner.weights.var(name, ByChannel(), ".by_channel", "int8")
-        if step.spec.bits == 4:
+        if step.spec.bits == NIBBLE:
             return self.owner.weights.var(name, PackNibbles(), ".nibbles", "int32")
         return self.owner.weights.var(name)
 
@@ -303,6 +305,13 @@ class CudaBody(Body):
         self.record(f"add {binding.var.name}", "add", kernel)
         args = [self.view(a, [rows, width]), self.view(b, [width] if spec.vector else [rows, width])]
         self.data[binding.var] = self.call(kernel, args, [([rows, width], "float32")])
+
+
+def _as_nibbles(step: Step) -> Step:
+    """Weights of two bits are stored in four."""
+    if isinstance(step, Linear) and step.spec.bits < NIBBLE:
+        return replace(step, spec=replace(step.spec, bits=NIBBLE))
+    return step
 
 
 def _can_take(step: Step) -> bool:
