@@ -41,6 +41,10 @@ _MOST_TOGETHER = 8
 # Words of a key in straight code.
 _STRAIGHT = 4
 
+# How far ahead of its use a line is asked for, while decoding: a kibibyte of keys, two of values.
+_KEYS_AHEAD = 1 << 10
+_VALUES_AHEAD = 1 << 11
+
 
 def spike_attention(spec: AttentionSpec, isa: Isa) -> tirx.PrimFunc:
     """The kernel ``(q, q_theta, k, k_theta, v, v_theta, position[, signs][, limits], out...)``.
@@ -185,6 +189,8 @@ class _Kernel:
         step = divisor(words, _STRAIGHT)
         with loop(words // step) as i:
             for word in (i * step + part for part in range(step)):
+                if self.spec.tokens == 1 and slots[0] == 0:
+                    prefetch(self.k, (self.kv, block, word + _KEYS_AHEAD // LINE, 0, 0))
                 keys = [let(load_words(self.k, (self.kv, block, word, slot, 0), lanes)) for slot in slots]
                 for head in heads:
                     quad = load(self.query, (head * words * 4 + word * 4,), 4)
@@ -285,8 +291,11 @@ class _Kernel:
         sums = [[ByteSums(self.isa, array, 0, lanes, pair) for array in of_head] for of_head in arrays]
         for vector in (v for of_head in sums for v in of_head):
             vector.set(const(0, "int32", lanes))
+        ahead = -(-_VALUES_AHEAD // (4 * self.values.channels))
         with loop(self.blocks * (KEY_BLOCK // 4)) as i:
             quad = let(self.first_block * (KEY_BLOCK // 4) + i)
+            for line in range(places[0], places[-1] + 1, LINE // 4) if self.spec.tokens == 1 else ():
+                prefetch(self.v, (self.kv, quad + ahead, line, 0))
             values = [let(load_words(self.v, (self.kv, quad, at, 0), lanes)) for at in places]
             for head in heads:
                 counts = tirx.reinterpret("int32", load(self.probabilities, (head, quad * 4), 4))

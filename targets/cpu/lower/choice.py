@@ -53,9 +53,9 @@ class Costs:
 # 2 threads, x86-64-v3. One table serves all instruction sets, as an artefact's weights do: where byte dot
 # products are faster (AVX-512 VNNI), it errs towards the event-driven form by what they gain.
 COSTS = {
-    2: Costs(weight=0.0671, channel=8.07, group=19.5, quad=11.2, jump=44.6),
-    4: Costs(weight=0.0671, channel=8.07, group=19.5, quad=11.2, jump=44.6),
-    8: Costs(weight=0.102, channel=6.83, group=42.3, quad=14.6, jump=20.9),
+    2: Costs(weight=0.0202, channel=5.24, group=6.12, quad=4.64, jump=29.9),
+    4: Costs(weight=0.0327, channel=5.81, group=9.04, quad=6.35, jump=23.5),
+    8: Costs(weight=0.0641, channel=3.15, group=22.4, quad=9.3, jump=11.1),
 }
 
 
