@@ -28,7 +28,7 @@ from sdc.targets.cpu.emit import (
 )
 from sdc.targets.cpu.isa import Isa
 from sdc.targets.cpu.kernels.cache import LINE, load_words, prefetch
-from sdc.targets.cpu.kernels.rows import encode_row, exp, hadamard_row, lane_sums, sum_lanes
+from sdc.targets.cpu.kernels.rows import encode_row, exp, exps, hadamard_row, lane_sums, sum_lanes
 from sdc.targets.cpu.layout import KEY_BLOCK, KEY_OFFSET, CacheLayout
 from sdc.targets.fused.specs import AttentionSpec
 
@@ -114,8 +114,8 @@ class _Kernel:
         self.tops, self.totals, self.shares = (local(self.together, "float32") for _ in range(3))
         self.load_queries()
         self.score()
+        self.weigh()
         with loop(self.together) as head:
-            self.weigh(head)
             self.encode_probabilities(head)
         self.mix()
 
@@ -220,39 +220,43 @@ class _Kernel:
             visible = tirx.bitwise_and(visible, from_first)
         return visible
 
-    def weigh(self, head: Any) -> None:
-        """exp(score - max) times V's threshold into ``work``; the exponentials' sum and theta_p."""
-        lanes = self.lanes
-        total, largest = lane_sums(lanes), local(lanes, "int32")
-        top = let(load(self.tops, (head,)))
-        zero = const(0.0, "float32", lanes)
-        store(largest, (0,), const(0, "int32", lanes), lanes)
+    def weigh(self) -> None:
+        """exp(score - max) times V's threshold into ``work``; the exponentials' sums and theta_p."""
+        lanes, heads = self.lanes, range(self.together)
+        totals, largest = [lane_sums(lanes) for _ in heads], [local(lanes, "int32") for _ in heads]
+        tops = [let(load(self.tops, (head,))) for head in heads]
+        for head in heads:
+            store(largest[head], (0,), const(0, "int32", lanes), lanes)
 
         def body(token: Any, slot: int) -> None:
-            self.fetch_values(head, token, slot)
-            e = let(exp(load(self.work, (head, token), lanes) - broadcast(top, lanes), lanes))
-            store(total, (slot,), load(total, (slot,), lanes) + e, lanes)
-            weighted = let(e * load(self.v_theta, (self.kv, token), lanes))
-            # A hidden key weighs nothing, whatever an earlier conversation left in its slot.
-            weight = let(select(e <= zero, zero, weighted))
-            store(self.work, (head, token), weight, lanes)
-            bits = tirx.reinterpret(lane_type("int32", lanes), weight)
-            store(largest, (0,), tirx.max(load(largest, (0,), lanes), bits), lanes)
+            self.fetch_values(token, slot)
+            theta = let(load(self.v_theta, (self.kv, token), lanes))
+            scores = [load(self.work, (head, token), lanes) - broadcast(tops[head], lanes) for head in heads]
+            for head, e in enumerate(let(e) for e in exps(scores, lanes)):
+                self.weigh_one(head, token, e, theta, largest[head])
+                store(totals[head], (slot,), load(totals[head], (slot,), lanes) + e, lanes)
 
         self.each_key_vector(body)
         factor = const(float(np.float32(1 / self.spec.levels)), "float32")
-        top_weight = tirx.reinterpret("float32", reduce_smax(load(largest, (0,), lanes)))
-        store(self.totals, (head,), sum_lanes(total))
-        store(self.shares, (head,), top_weight * factor)
+        for head in heads:
+            top_weight = tirx.reinterpret("float32", reduce_smax(load(largest[head], (0,), lanes)))
+            store(self.totals, (head,), sum_lanes(totals[head]))
+            store(self.shares, (head,), top_weight * factor)
 
-    def fetch_values(self, head: Any, token: Any, slot: int) -> None:
-        """Brings a share of a block's values into the cache, while exponentials leave the memory idle."""
-        lines = -(-KEY_BLOCK * self.values.channels // (LINE * self.together))
-        parts = KEY_BLOCK // self.lanes
-        for number in range(slot // self.lanes, lines, parts):
-            first = (head * lines + number) * (LINE // 4)
-            at = (self.kv, tirx.floordiv(token - slot, 4), first, 0)
-            prefetch(self.v, at)
+    def weigh_one(self, head: int, token: Any, e: Any, theta: Any, largest: Any) -> None:
+        """Stores the weights of some keys, and keeps the largest."""
+        lanes, zero = self.lanes, const(0.0, "float32", self.lanes)
+        # A hidden key weighs nothing, whatever an earlier conversation left in its slot.
+        weight = let(select(e <= zero, zero, let(e * theta)))
+        store(self.work, (head, token), weight, lanes)
+        bits = tirx.reinterpret(lane_type("int32", lanes), weight)
+        store(largest, (0,), tirx.max(load(largest, (0,), lanes), bits), lanes)
+
+    def fetch_values(self, token: Any, slot: int) -> None:
+        """Brings a block's values into the cache, while exponentials leave the memory idle."""
+        lines = -(-KEY_BLOCK * self.values.channels // LINE)
+        for number in range(slot // self.lanes, lines, KEY_BLOCK // self.lanes):
+            prefetch(self.v, (self.kv, tirx.floordiv(token - slot, 4), number * (LINE // 4), 0))
 
     def encode_probabilities(self, head: Any) -> None:
         lanes = self.lanes

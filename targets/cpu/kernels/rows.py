@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import tirx
@@ -32,6 +32,7 @@ __all__ = [
     "activation",
     "encode_row",
     "exp",
+    "exps",
     "hadamard_row",
     "lane_sums",
     "layer_norm",
@@ -49,23 +50,36 @@ def exp(x: Expr, lanes: int) -> Expr:
 
     LLVM would call the C library once per lane instead.
     """
+    return exps([x], lanes)[0]
+
+
+def exps(values: Sequence[Expr], lanes: int) -> list[Expr]:
+    """:func:`exp` of several vectors, a step of all before the next step of any.
+
+    Each step waits for the one before; a processor does not look far enough ahead to find the next vector's.
+    """
 
     def number(value: float) -> Expr:
         return const(value, "float32", lanes)
 
+    def each(step: Callable[..., Expr], *given: Sequence[Expr]) -> list[Expr]:
+        return [let(step(*one)) for one in zip(*given, strict=True)]
+
     low, high = (number(end) for end in EXP_RANGE)  # a choice, not a minimum, lets NaN pass
-    x = let(x)
-    bounded = let(select(x < low, low, x))
-    inside = let(select(bounded > high, high, bounded))
-    n = let(tirx.nearbyint(inside * number(EXP_LOG2E)))
-    r = let(inside - rounded(n * number(EXP_LN2[0])) - rounded(n * number(EXP_LN2[1])))
-    y = number(EXP_COEFFICIENTS[0])
+    bounded = each(lambda x: select(x < low, low, x), each(lambda x: x, values))
+    inside = each(lambda x: select(x > high, high, x), bounded)
+    n = each(lambda x: tirx.nearbyint(x * number(EXP_LOG2E)), inside)
+    r = each(lambda x, n: x - rounded(n * number(EXP_LN2[0])) - rounded(n * number(EXP_LN2[1])), inside, n)
+    y = [number(EXP_COEFFICIENTS[0]) for _ in values]
     for coefficient in EXP_COEFFICIENTS[1:]:
-        y = rounded(y * r) + number(coefficient)
-    y = let(rounded(y * r * r) + r + number(1.0))
-    whole = let(n.astype(lane_type("int32", lanes)))
-    half = let(tirx.shift_right(whole, const(1, "int32", lanes)))
-    return rounded(y * _power_of_two(half, lanes) * _power_of_two(whole - half, lanes))
+        y = each(lambda y, r, c=coefficient: rounded(y * r) + number(c), y, r)
+    y = each(lambda y, r: rounded(y * r * r) + r + number(1.0), y, r)
+    whole = each(lambda n: n.astype(lane_type("int32", lanes)), n)
+    half = each(lambda n: tirx.shift_right(n, const(1, "int32", lanes)), whole)
+    return [
+        rounded(y * _power_of_two(h, lanes) * _power_of_two(n - h, lanes))
+        for y, h, n in zip(y, half, whole, strict=True)
+    ]
 
 
 def _power_of_two(n: Expr, lanes: int) -> Expr:
