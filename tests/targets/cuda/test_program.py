@@ -21,7 +21,10 @@ VARIANTS = {
     "int8": (SpikeOptions(group=32, block=32), {**WIDE, "bias": True}),
     "int4": (SpikeOptions(levels=7, group=32, block=32, weight_bits=4, weight_group=32), WIDE),
     "projected-heads": (SpikeOptions(head_block=8), {"layers": 1, "kv_heads": 1, "tied": False}),
-    "floors": (SpikeOptions(levels=127, group=32, block=32, floor=0.4), WIDE),
+    "int2-floors": (
+        SpikeOptions(levels=127, group=32, block=32, floor=0.4, weight_bits=2, weight_group=32),
+        WIDE,
+    ),
     "many-levels": (SpikeOptions(levels=300, block=0), {"layers": 1}),
 }
 
