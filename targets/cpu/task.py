@@ -16,6 +16,7 @@ from tvm.tirx.script import builder as T
 from sdc.targets.fused import emit
 
 __all__ = [
+    "LEADING",
     "STACK_BYTES",
     "Task",
     "array_bytes",
@@ -31,6 +32,9 @@ __all__ = [
 # TVM puts an array on the stack below this size (kMaxStackAlloca, tvm/runtime/device_api.h).
 STACK_BYTES = 1024
 _ALIGNMENT = 64
+
+LEADING = 3
+"""Parameters of a task before its kernel's own."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,8 @@ def plain_function(name: str, body: Callable[[], tuple[Sequence[tuple[Any, Any]]
     declared = [tirx.DeclBuffer(buffer, data=pointer) for buffer, pointer in buffers]
     # TVM makes of a compute scope a function that is not inlined (a region calls a task from every layer),
     # and that returns an error code, always 0.
-    scope = tirx.AttrStmt(0, "compute_scope", name, tirx.SeqStmt([*declared, made.body]))
+    whole = tirx.SeqStmt([*declared, made.body]) if declared else made.body
+    scope = tirx.AttrStmt(0, "compute_scope", name, whole)
     return tirx.PrimFunc([*made.params, *further], scope, tvm.ir.PrimType("int32"), made.attrs)
 
 

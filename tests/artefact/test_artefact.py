@@ -32,7 +32,7 @@ def write(out: Path, files: dict[str, bytes], content: dict, force: bool = False
         write_manifest(folder, content)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.dictionaries(NAMES, st.binary(max_size=64), max_size=3), st.dictionaries(st.text("xyz"), JSON))
 def test_round_trip(files, content):
     with tempfile.TemporaryDirectory() as scratch:
@@ -43,7 +43,7 @@ def test_round_trip(files, content):
         assert all((opened.path / name).read_bytes() == data for name, data in files.items())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_any_flipped_bit_is_seen(data):
     with tempfile.TemporaryDirectory() as scratch:

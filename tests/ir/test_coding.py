@@ -39,7 +39,7 @@ def test_trains_written_out() -> None:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(coding=st.sampled_from(CODINGS), levels=st.integers(1, 40), data=st.data())
 def test_integrating_a_train_gives_its_count_and_the_spikes_are_counted(coding, levels, data) -> None:
     counts = np.int8(data.draw(st.lists(st.integers(-levels, levels), max_size=6)))

@@ -22,7 +22,7 @@ rng = np.random.default_rng(0)
 TABLE = rng.standard_normal((6, 4)).astype(np.float32)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(table=arrays(np.float32, (3, 5), elements=st.floats(-10000, 10000, width=32)))
 def test_bytes_times_scales_are_the_table_bit_for_bit(table) -> None:
     param = array_param("table", table).then(ByteRows())

@@ -29,7 +29,7 @@ from sdc.passes.quantisers.rtn import integer_range
 rng = np.random.default_rng(0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     weight=arrays(np.float32, (3, 8), elements=st.floats(-100, 100, width=32)),
     bits=st.sampled_from([2, 3, 4, 8]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,10 @@ from tvm import relax
 
 from sdc.targets.cpu.layout import sequence_bytes
 from sdc.targets.cpu.lower.lowering import BATCH, Lowering
+from sdc.targets.cpu.region.alone import alone
 from sdc.targets.cpu.region.program import Fixed
-from sdc.targets.cpu.region.region import Region, make_region
+from sdc.targets.cpu.region.region import Region, make_region, symbol_of
+from sdc.targets.cpu.task import Task
 from sdc.targets.fused.program import Lowered
 from sdc.targets.weights import offsets
 
@@ -22,8 +24,8 @@ __all__ = ["add_regions"]
 def add_regions(lowered: Lowered, lowering: Lowering, chunk: int) -> tuple[Lowered, dict[str, Region]]:
     """``decode``, ``prefill`` and ``batch`` as regions in place of Relax functions, where our kernels do all.
 
-    Where one would do more, ``batch`` is left out. ``score`` stays as it is: its kernels are watched one by
-    one when spikes are counted.
+    Where one would do more, ``batch`` is left out. ``score`` stays a Relax function: its kernels are watched
+    one by one when spikes are counted. Those that regions have as tasks call these.
 
     Args:
         lowered: The model.
@@ -43,10 +45,25 @@ def add_regions(lowered: Lowered, lowering: Lowering, chunk: int) -> tuple[Lower
     launches = {k: n for k, n in lowered.launches.items() if k != BATCH or k in regions}
     rest = [name for name in launches if name not in regions]
     module = relax.transform.DeadCodeElimination(rest)(_without(lowered.module, {*regions, BATCH}))
+    tasks = dict[str, Task]()
     for region in regions.values():
         for name, function in region.functions.items():
             module[name] = function
+        tasks |= region.tasks
+    for kernel, task in tasks.items():
+        symbol = symbol_of(kernel)
+        module[symbol] = task.function.with_attr("global_symbol", symbol)
+    _call_tasks(module, tasks)
     return replace(lowered, module=module, launches=launches), regions
+
+
+def _call_tasks(module: tvm.IRModule, tasks: Mapping[str, Task]) -> None:
+    """Kernels that are in the module a second time, as tasks, call these: LLVM compiles them once."""
+    for gvar, function in module.functions_items():
+        task = tasks.get(gvar.name_hint)
+        if task is not None:
+            made = alone(gvar.name_hint, task, symbol_of(gvar.name_hint))
+            module.update_func(gvar, made.with_attrs(dict(function.attrs)))
 
 
 def _places(function: relax.Function, lowered: Lowered) -> dict[Any, Fixed]:

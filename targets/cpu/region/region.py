@@ -24,10 +24,21 @@ from sdc.targets.cpu.isa import Isa
 from sdc.targets.cpu.region.own import OwnSteps
 from sdc.targets.cpu.region.plan import Slot, place
 from sdc.targets.cpu.region.program import Fixed, Step, Steps, read_steps
-from sdc.targets.cpu.region.sync import LINE, PIECES, PLACE, SHARES, claim, finish, sync_ir, wait
+from sdc.targets.cpu.region.sync import (
+    LINE,
+    PIECE,
+    PIECES,
+    PLACE,
+    SHARES,
+    claim,
+    finish,
+    sync_functions,
+    sync_ir,
+    wait,
+)
 from sdc.targets.cpu.task import Task, as_task, plain_function
 
-__all__ = ["Region", "make_region"]
+__all__ = ["Region", "make_region", "substitute", "symbol_of"]
 
 # Below this many bytes, a tensor is no weight of a linear that is worth reading ahead.
 _LEAST_WEIGHT = 1 << 15
@@ -42,9 +53,10 @@ _BLOCKS = ("weights", "states", "arena")
 
 @dataclass(frozen=True)
 class Region:
-    """A function, and the tasks that it calls, by name.
+    """A function and its parts, by name, and the tasks that they call.
 
     Attributes:
+        tasks: By the names of their kernels; functions are called as :func:`symbol_of` says.
         arena: Bytes of counters and intermediate tensors.
         area: Bytes of one thread's work area; the arena comes first, then one area a thread.
         steps: Kernels that it runs.
@@ -52,6 +64,7 @@ class Region:
     """
 
     functions: dict[str, tirx.PrimFunc]
+    tasks: dict[str, Task]
     arena: int
     area: int
     steps: int
@@ -94,13 +107,10 @@ def make_region(
     area = own.place(max((task.scratch for task in tasks.values()), default=0))
     emitter = _Emitter(steps, tasks, (arena, area), own, bound, apart)
     parts = emitter.parts(name)
-    made = {**parts, name: prim_func(name, lambda: emitter.emit(isa, list(parts)))}
+    made = {**parts, **sync_functions(), name: prim_func(name, lambda: emitter.emit(isa, list(parts)))}
     functions = {symbol: function.with_attr("global_symbol", symbol) for symbol, function in made.items()}
-    for kernel, task in tasks.items():
-        symbol = _symbol(kernel)
-        functions[symbol] = task.function.with_attr("global_symbol", symbol)
     count = len(steps.calls)
-    return Region(functions, arena, area, count, count - len(own.numbers))
+    return Region(functions, tasks, arena, area, count, count - len(own.numbers))
 
 
 class _Emitter:
@@ -182,7 +192,7 @@ class _Emitter:
         self.thread, self.threads = (T.arg(n, tirx.Var(n, "int32")) for n in ("thread", "threads"))
         self.area = T.bind(self.thread.astype("int64") * self.area_size + self.arena_size)
         # Whether there is a piece, and its turns; whether it is the step's first one of this thread.
-        self.mine, self.fresh = (T.alloc_buffer((n,), "int32", scope="global") for n in (3, 1))
+        self.mine, self.fresh = (T.alloc_buffer((n,), "int32", scope="global") for n in (PIECE, 1))
         self.counts: dict[str, Any] = {}
         for number, step in enumerate(self.steps.calls[first : first + _PART], first):
             self.step(number, step)
@@ -203,10 +213,10 @@ class _Emitter:
         line = self.address("arena", LINE * number)
         count = self.turns(task.count * self.n if each else task.count, lengths)
         share = SHARES if self.computes else PIECES
-        taken = claim(line, count, share, self.thread, self.threads, tirx.address_of(self.mine[1]))
-        claimed, first, end = (self.mine[i] for i in range(3))
+        asked = (line, count, share, self.thread, self.threads, tirx.address_of(self.mine[0]))
+        claimed, first, end = (self.mine[i] for i in range(PIECE))
         T.buffer_store(self.fresh, _int(1), [0])
-        T.buffer_store(self.mine, taken, [0])
+        claim(*asked)
         with T.While(claimed != 0):
             if each:
                 with T.serial(first, end) as piece:
@@ -215,7 +225,7 @@ class _Emitter:
                 self.call(task, step, (first, end, self.fresh[0]), arguments)
                 T.buffer_store(self.fresh, _int(0), [0])
             finish(line, end - first)
-            T.buffer_store(self.mine, taken, [0])
+            claim(*asked)
         self.wait(number, line, count)
 
     def wait(self, number: int, line: Any, count: Any) -> None:
@@ -230,7 +240,7 @@ class _Emitter:
     def call(self, task: Task, step: Step, pieces: tuple[Any, Any, Any], arguments: list[Any]) -> None:
         """Runs pieces of a task: first, last + 1, whether the thread begins with them."""
         work = [self.address("arena", self.area + at) for at in task.work]
-        T.evaluate(tirx.call_extern("int32", _symbol(step.kernel), *pieces, *arguments, *work))
+        T.evaluate(tirx.call_extern("int32", symbol_of(step.kernel), *pieces, *arguments, *work))
 
     def call_on_row(self, task: Task, step: Step, piece: Any) -> None:
         """Runs one piece of a task on one row; those of a row follow each other."""
@@ -243,7 +253,7 @@ class _Emitter:
         """How often a step's loop runs."""
         if isinstance(count, int):
             return _int(count)
-        whole = _substitute(count, lengths)
+        whole = substitute(count, lengths)
         # Named once: TVM's passes take a time that grows with the square of the number of names.
         key = str(whole)
         if key not in self.counts:
@@ -286,7 +296,7 @@ def _int(value: int) -> Any:
     return tirx.const(value, "int32")
 
 
-def _symbol(kernel: str) -> str:
+def symbol_of(kernel: str) -> str:
     """The name of a kernel's task, which regions with equal bounds share."""
     return f"task_{kernel}"
 
@@ -308,7 +318,8 @@ def _is_of_one_row(task: Task, step: Step) -> bool:
     return any(d and g and d[0] == 1 and not isinstance(g[0], int) for d, g in pairs)
 
 
-def _substitute(expr: Any, values: Mapping[Any, Any]) -> Any:
+def substitute(expr: Any, values: Mapping[Any, Any]) -> Any:
+    """A length in terms of other symbols, or a number."""
     analyzer = Analyzer()
     for var, value in values.items():
         analyzer.bind(var, value)

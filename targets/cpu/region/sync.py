@@ -1,7 +1,10 @@
 """What threads of a region agree by: counters of claimed pieces, and one of what is done, for every step.
 
-TIR has no atomic operations, so these few lines are LLVM IR, which TVM's code generator links in and inlines
+TIR has no atomic operations, so these few lines are LLVM IR, which TVM's code generator links in
 (``pragma_import_llvm``). They are the same for every processor that LLVM knows.
+
+TVM has them inlined wherever they are called, which would be most of a region's code. So the longer ones are
+called in one place each, by functions that regions call (:func:`sync_functions`).
 """
 
 from __future__ import annotations
@@ -12,8 +15,21 @@ from tvm import tirx
 from tvm.tirx.script import builder as T
 
 from sdc.targets.cpu.isa import Isa
+from sdc.targets.cpu.task import plain_function
 
-__all__ = ["LINE", "PIECES", "PLACE", "RANGES", "SHARES", "claim", "finish", "sync_ir", "wait"]
+__all__ = [
+    "LINE",
+    "PIECE",
+    "PIECES",
+    "PLACE",
+    "RANGES",
+    "SHARES",
+    "claim",
+    "finish",
+    "sync_functions",
+    "sync_ir",
+    "wait",
+]
 
 # A step's counters, int32 each, have a cache line of their own: what is done, and claims from every range.
 LINE = 64
@@ -30,6 +46,9 @@ PIECES = 2
 
 SHARES = 16
 """PIECES where many tokens meet every weight: the arithmetic takes the time, and a piece costs little."""
+
+PIECE = 3
+"""Numbers, int32, that say what a thread has claimed."""
 
 PLACE = 2
 """Numbers, int64, by which a thread remembers how far it has read ahead, and of what."""
@@ -120,6 +139,11 @@ define i32 @sdc_finish(ptr %line, i32 %count) {{
   ret i32 %before
 }}
 
+define i32 @sdc_acquire() {{
+  fence acquire
+  ret i32 0
+}}
+
 define i32 @sdc_wait(ptr %line, i32 %total, ptr %weight, i64 %size, i32 %thread, i32 %threads, ptr %place)
     noinline {{
 entry:
@@ -176,7 +200,37 @@ end:
 """
 
 
-def claim(line: Any, count: Any, each: int, thread: Any, threads: Any, turns: Any) -> Any:
+_CLAIM, _WAIT = "claim_piece", "wait_for_step"
+
+
+def sync_functions() -> dict[str, tirx.PrimFunc]:
+    """What :func:`claim` and :func:`wait` call; for the module that :func:`sync_ir` is imported into."""
+    return {_CLAIM: plain_function(_CLAIM, _claim), _WAIT: plain_function(_WAIT, _wait)}
+
+
+def _claim() -> tuple[list[tuple[Any, Any]], list[Any]]:
+    line = T.arg("line", T.handle("int32"))
+    numbers = _numbers("count", "each", "thread", "threads")
+    pointer = T.arg("piece", T.handle("int32"))
+    piece = tirx.decl_buffer((PIECE,), "int32", "piece", data=pointer)
+    taken = tirx.call_extern("int32", "sdc_claim", line, *numbers, tirx.address_of(piece[1]))
+    T.buffer_store(piece, taken, [0])
+    return [(piece, pointer)], []
+
+
+def _wait() -> tuple[list[tuple[Any, Any]], list[Any]]:
+    line, total = T.arg("line", T.handle("int32")), *_numbers("total")
+    weight, size = T.arg("weight", T.handle("uint8")), T.arg("size", tirx.Var("size", "int64"))
+    numbers, ahead = _numbers("thread", "threads"), T.arg("place", T.handle("int64"))
+    T.evaluate(tirx.call_extern("int32", "sdc_wait", line, total, weight, size, *numbers, ahead))
+    return [], []
+
+
+def _numbers(*names: str) -> list[Any]:
+    return [T.arg(name, tirx.Var(name, "int32")) for name in names]
+
+
+def claim(line: Any, count: Any, each: int, thread: Any, threads: Any, piece: Any) -> None:
     """Takes a piece of a step, of the thread's own range if one is left.
 
     What there is to divide is computed there: TVM's simplifier would substitute it into every use.
@@ -184,13 +238,10 @@ def claim(line: Any, count: Any, each: int, thread: Any, threads: Any, turns: An
     Args:
         count: Turns of the step's loop, at least one.
         each: Pieces for each thread, where there are as many turns.
-        turns: A pointer to two int32, which become the piece's first turn and its last + 1.
-
-    Returns:
-        1, or 0: no piece is left.
+        piece: A pointer to PIECE int32: 1, the piece's first turn and its last + 1; or 0, no piece is left.
     """
     numbers = (count, tirx.const(each, "int32"), thread, threads)
-    return tirx.call_extern("int32", "sdc_claim", line, *numbers, turns)
+    T.evaluate(tirx.call_extern("int32", _CLAIM, line, *numbers, piece))
 
 
 def finish(line: Any, count: Any) -> None:
@@ -209,4 +260,7 @@ def wait(line: Any, total: Any, weight: Any, size: int, thread: Any, threads: An
         place: A pointer to PLACE numbers of this thread's, zero at first.
     """
     arguments = (line, total, weight, tirx.const(size, "int64"), thread, threads, place)
-    T.evaluate(tirx.call_extern("int32", "sdc_wait", *arguments))
+    T.evaluate(tirx.call_extern("int32", _WAIT, *arguments))
+    # Of the call, LLVM knows only that a counter is read: it takes what lies behind a region's pointers for
+    # unchanged, and may read it before.
+    T.evaluate(tirx.call_extern("int32", "sdc_acquire"))

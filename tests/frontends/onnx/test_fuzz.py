@@ -262,7 +262,7 @@ def time_limit():
 
 KINDS_OF_DAMAGE = [*(m.__name__ for m in STRUCTURAL), "truncate", "flip"]
 case = given(st.sampled_from(SOURCES), st.sampled_from(KINDS_OF_DAMAGE), st.randoms(use_true_random=False))
-quietly = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+quietly = {"database": None, "suppress_health_check": list(HealthCheck)}
 
 
 @case

@@ -59,7 +59,7 @@ def test_silent_and_empty_inputs() -> None:
     np.testing.assert_array_equal(one, [[[-15]]])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     coding=st.sampled_from(["ternary", "bitwise", "binary"]),
     levels=st.sampled_from([1, 2, 7, 15, 31]),

@@ -88,7 +88,7 @@ def test_nan_and_infinity_reach_the_threshold() -> None:
     assert counts[2].any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     x=arrays(np.float32, (3, 8), elements=FINITE),
     levels=st.sampled_from([1, 3, 7, 15, 127, 500]),
@@ -106,7 +106,7 @@ def test_counts_stay_within_levels_and_near_the_input(x, levels, group, clip, zo
     assert (np.sign(counts) * np.sign(x) >= 0).all()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(x=arrays(np.float32, (2, 6), elements=FINITE), levels=st.sampled_from([7, 127]))
 def test_lowering_gives_the_same_bits(x, levels) -> None:
     both(x, levels=levels, group=3, clip_ratio=0.9, dead_zone=0.6)

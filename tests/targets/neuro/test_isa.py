@@ -81,7 +81,7 @@ def test_fields_of_every_instruction_fit_its_word_and_names_are_its_own(spec) ->
 
 @pytest.mark.parametrize("spec", INSTRUCTIONS, ids=lambda spec: spec.name)
 def test_every_instruction_survives_bits_and_text(spec) -> None:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(st.tuples(*map(operand, spec.fields)))
     def check(values: tuple) -> None:
         instruction = Instruction(spec.name, values)
@@ -95,7 +95,7 @@ def test_every_instruction_survives_bits_and_text(spec) -> None:
     check()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(programs())
 def test_programs_survive_binary_and_text(program: Program) -> None:
     binary = write(program)
@@ -105,7 +105,7 @@ def test_programs_survive_binary_and_text(program: Program) -> None:
     assert disassemble(assemble(text)) == text
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_damaged_file_is_an_error_with_an_offset(data: st.DataObject) -> None:
     binary = write(assemble(SAMPLE))
@@ -118,7 +118,7 @@ def test_a_damaged_file_is_an_error_with_an_offset(data: st.DataObject) -> None:
         read(damaged)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(programs(), st.data())
 def test_a_damaged_file_with_a_right_checksum_is_refused_or_means_what_it_says(
     program: Program, data: st.DataObject

@@ -26,7 +26,7 @@ def covered(part: Partition, op: int) -> np.ndarray:
     return count
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     rows=st.integers(1, 300),
     groups=st.integers(1, 6),
@@ -45,7 +45,7 @@ def test_every_synapse_is_on_exactly_one_core_that_holds_it(rows, groups, synaps
     assert not np.any(part.tiles.col0[part.tiles.op == op] % 64)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(synapse=st.integers(600, 20000), neuron=st.integers(2100, 9000))
 def test_what_is_sent_is_what_is_needed(synapse, neuron) -> None:
     machine = small_machine(core={"synapse_memory_bytes": synapse, "neuron_memory_bytes": neuron})

@@ -58,7 +58,7 @@ def traffic(draw: st.DrawFn) -> tuple[Flows, int]:
 
 
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(case=traffic())
 def test_no_placement_goes_below_the_bound(grid: Grid, case: tuple[Flows, int]) -> None:
     flows, tiles = case

@@ -56,7 +56,7 @@ def multicasts(draw: st.DrawFn, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.
 
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
 @pytest.mark.parametrize("channels", [1, 2, 4])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_every_tree_is_a_tree_that_reaches_its_targets(
     grid: Grid, channels: int, data: st.DataObject
@@ -140,7 +140,7 @@ def test_curves_are_permutations_of_compact_regions(grid: Grid) -> None:
             assert len(np.unique(grid.chip(curve))) == -(-count // per_chip)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000))
 def test_no_placement_is_below_the_bound(seed: int) -> None:
     machine = small_machine(core={"synapse_memory_bytes": 4096})

@@ -159,7 +159,7 @@ def test_events_are_those_of_the_functional_simulator() -> None:
     assert done.bill.count("hops") == hops == pytest.approx(done.run.link_packets.sum())
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     routers=st.integers(6, 12),
     topology=st.sampled_from(["mesh", "torus"]),

@@ -51,7 +51,7 @@ def test_smollm2_is_scheduled_near_the_bound(name: str, tokens: int) -> None:
     assert check_mapping(mapping) == []
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     synapse=st.integers(1500, 30000),
     neuron=st.integers(3000, 20000),

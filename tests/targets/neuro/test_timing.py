@@ -68,7 +68,7 @@ def check_physics(mapping: Mapping, timing: Timing) -> None:
     assert (timing.link_busy <= timing.makespan + 1e-6).all()
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     synapse=st.integers(3000, 30000),
     tokens=st.integers(1, 6),
