@@ -26,6 +26,9 @@ __all__ = ["emulated_module"]
 
 _NUMBERS = itertools.count()
 
+# Its functions only check their arguments and call: LLVM would optimise them for longer than they ever run.
+_HOST = tvm.target.Target({"kind": "llvm", "opt-level": 0})
+
 
 def emulated_module(module: tvm.IRModule, folder: Path, planned: tvm.transform.Pass | None = None) -> Any:
     """The loaded program of a lowered module; ``planned`` as :func:`compile_module` has it."""
@@ -33,7 +36,7 @@ def emulated_module(module: tvm.IRModule, folder: Path, planned: tvm.transform.P
     for gvar, function in module.functions_items():
         if isinstance(function, tirx.PrimFunc):
             made.update_func(gvar, _calls_the_emulator(str(gvar.name_hint), function))
-    executable = compile_module(made, tvm.target.Target("llvm"), "the emulator", planned=planned)
+    executable = compile_module(made, _HOST, "the emulator", planned=planned)
     return load_objects(save_objects(executable, folder, "host"))
 
 
