@@ -57,13 +57,20 @@ def n_bits(
     stored = {"w": packed(NIBBLES[index]).reshape(N, K // BLOCK, -1), "s": SCALES[index].astype(scale_type)}
     if zeros:
         stored["z"] = packed(ZEROS[index])
+    return of_bits(index, 4, stored)
+
+
+def of_bits(
+    index: int, bits: int, stored: dict[str, NDArray]
+) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
+    """MatMulNBits of what is stored: weights, scales, perhaps zero points."""
     node = helper.make_node(
         "MatMulNBits",
         ["h", *(f"{k}{index}" for k in stored)],
         [f"y{index}"],
         name=f"layer{index}",
         domain="com.microsoft",
-        **{"K": K, "N": N, "bits": 4, "block_size": BLOCK},
+        **{"K": K, "N": N, "bits": bits, "block_size": BLOCK},
     )
     return [node], [numpy_helper.from_array(v, f"{k}{index}") for k, v in stored.items()]
 
@@ -183,18 +190,9 @@ TERNARY = random.integers(-1, 2, (2, N, K), dtype=np.int8)
 
 def ternary_bits(index: int) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
     """MatMulNBits of 2 bits, four a byte, + 2."""
-    parts = (TERNARY[index] + 2).astype(np.uint8).reshape(N, -1, 4)
-    stored = {"w": (parts << np.arange(0, 8, 2, dtype=np.uint8)).sum(-1, np.uint8).reshape(N, K // BLOCK, -1)}
-    stored["s"] = SCALES[index]
-    node = helper.make_node(
-        "MatMulNBits",
-        ["h", *(f"{k}{index}" for k in stored)],
-        [f"y{index}"],
-        name=f"layer{index}",
-        domain="com.microsoft",
-        **{"K": K, "N": N, "bits": 2, "block_size": BLOCK},
-    )
-    return [node], [numpy_helper.from_array(v, f"{k}{index}") for k, v in stored.items()]
+    parts = (TERNARY[index] + 2).astype(np.uint8).reshape(N, K // BLOCK, -1, 4)
+    words = (parts << np.arange(0, 8, 2, dtype=np.uint8)).sum(-1, np.uint8)
+    return of_bits(index, 2, {"w": words, "s": SCALES[index]})
 
 
 def ternary_nibbles(index: int) -> tuple[list[onnx.NodeProto], list[TensorProto]]:
