@@ -156,7 +156,7 @@ def region(
     function, fixed, total = _function(spec, (weight, scale), copies, sizes)
     made = make_region("run", function, {spec.key(): lambda: generate(spec, isa)}, fixed, isa, tokens)
     assert made is not None
-    module = build(made.functions, isa.target())
+    module = build(made.all_functions, isa.target())
     memory = zeroed(passes * total)
     memory[:] = 60
     pieces = [tvm.runtime.from_dlpack(memory[i * total : (i + 1) * total]) for i in range(passes)]

@@ -47,12 +47,9 @@ def add_regions(lowered: Lowered, lowering: Lowering, chunk: int) -> tuple[Lower
     module = relax.transform.DeadCodeElimination(rest)(_without(lowered.module, {*regions, BATCH}))
     tasks = dict[str, Task]()
     for region in regions.values():
-        for name, function in region.functions.items():
+        for name, function in region.all_functions.items():
             module[name] = function
         tasks |= region.tasks
-    for kernel, task in tasks.items():
-        symbol = symbol_of(kernel)
-        module[symbol] = task.function.with_attr("global_symbol", symbol)
     _call_tasks(module, tasks)
     return replace(lowered, module=module, launches=launches), regions
 

@@ -70,6 +70,12 @@ class Region:
     steps: int
     meetings: int
 
+    @property
+    def all_functions(self) -> dict[str, tirx.PrimFunc]:
+        """With the tasks': all that has to be in its module."""
+        tasks = {symbol_of(kernel): task.function for kernel, task in self.tasks.items()}
+        return self.functions | {s: f.with_attr("global_symbol", s) for s, f in tasks.items()}
+
 
 def make_region(
     name: str,
