@@ -10,12 +10,17 @@ from numpy.typing import NDArray
 
 from sdc.ir.params import Param
 
-__all__ = ["RoundToBFloat16", "is_bfloat16", "round_to_bfloat16"]
+__all__ = ["RoundToBFloat16", "is_bfloat16", "round_to_bfloat16", "upper_halves"]
 
 
 def round_to_bfloat16(array: NDArray) -> NDArray:
     """The nearest bfloat16 numbers (ties to even), as float32: their lower 16 bits are zero."""
     return array.astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def upper_halves(array: NDArray) -> NDArray:
+    """The upper 16 bits of float32 numbers, uint16: all that a bfloat16 number has."""
+    return (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype(np.uint16)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sdc.ir.bfloat16 import upper_halves
 from sdc.targets.cpu.dot import QUAD
 from sdc.targets.cpu.kernels.event import LINE_BYTES, blocks_per_line, lines
 from sdc.targets.cpu.kernels.linear import LinearSpec
@@ -70,7 +71,7 @@ class PackScale:
         full: NDArray = np.zeros((spec.blocks * ROW_BLOCK, spec.scale_groups), np.float32)
         full[: spec.rows] = array
         packed = np.ascontiguousarray(full.reshape(spec.blocks, ROW_BLOCK, -1).transpose(0, 2, 1))
-        return (packed.view(np.uint32) >> 16).astype(np.uint16) if spec.short_scales else packed
+        return upper_halves(packed) if spec.short_scales else packed
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (self.spec.blocks, self.spec.scale_groups, ROW_BLOCK)

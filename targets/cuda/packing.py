@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sdc.ir.bfloat16 import upper_halves
+
 __all__ = ["ByChannel", "PackNibbles", "ShortScales"]
 
 
@@ -31,7 +33,7 @@ class ShortScales:
     """float32 that are bfloat16 numbers -> uint16, the upper halves of their bits."""
 
     def __call__(self, array: NDArray) -> NDArray:
-        return (np.ascontiguousarray(array).view(np.uint32) >> 16).astype(np.uint16)
+        return upper_halves(array)
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape

@@ -66,7 +66,7 @@ def exps(values: Sequence[Expr], lanes: int) -> list[Expr]:
         return [let(step(*one)) for one in zip(*given, strict=True)]
 
     low, high = (number(end) for end in EXP_RANGE)  # a choice, not a minimum, lets NaN pass
-    bounded = each(lambda x: select(x < low, low, x), each(lambda x: x, values))
+    bounded = each(lambda x: select(x < low, low, x), [let(x) for x in values])
     inside = each(lambda x: select(x > high, high, x), bounded)
     n = each(lambda x: tirx.nearbyint(x * number(EXP_LOG2E)), inside)
     r = each(lambda x, n: x - rounded(n * number(EXP_LN2[0])) - rounded(n * number(EXP_LN2[1])), inside, n)
