@@ -3,8 +3,8 @@
     python benchmarks/overhead.py PROGRAM [--context 128] [--tokens 32] [--rounds 7]
         [--write docs/benchmarks.md]
 
-The time inside the compiled functions, a token's and the choice of the next one, is taken out of the time of
-``Program.tokens``, greedy and drawing, in the same run. On CPUs.
+The time inside the compiled function, which runs some tokens and chooses each next one, is taken out of the
+time of ``Program.tokens``, greedy and drawing, in the same run. On CPUs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SAMPLERS = {"greedy": (0.0, 1.0), "temperature 0.7, top-p 0.95": (0.7, 0.95), "t
 
 
 class Clock:
-    """Sums the time of the functions that it stands in for."""
+    """Sums the time of the function that it stands in for."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -37,7 +37,7 @@ class Clock:
         holder._function = partial(self.run, holder._function)
 
     def run(self, function: Any, *arguments: Any) -> Any:
-        """Calls one of them."""
+        """Calls it."""
         start = time.perf_counter()
         result = function(*arguments)
         self.seconds += time.perf_counter() - start
@@ -57,8 +57,7 @@ def main() -> None:
     prompt = np.random.default_rng(0).integers(0, 1000, options.context).tolist()
     runner: Any = program.decoder
     clock = Clock()
-    for holder in (runner._regions["decode"], runner._choice):  # where Python ends
-        clock.before(holder)
+    clock.before(runner._following)  # where Python ends
     rows = []
     for name, (temperature, top_p) in SAMPLERS.items():
         runs = [

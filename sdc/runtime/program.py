@@ -176,7 +176,7 @@ class Program:
         token = sampler(_timed(times, _begin(runner), prompt))
         # A target may choose the token itself, where the logits lie.
         choose = getattr(runner, "following", None)
-        following = choose(token, sampler) if choose is not None and wanted > 1 else None
+        following = choose(token, sampler, wanted - 1, ends) if choose is not None and wanted > 1 else None
         for number in range(wanted):
             if token in ends:
                 return

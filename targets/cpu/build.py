@@ -15,7 +15,6 @@ from sdc.ir.model import Model
 from sdc.targets.base import BuildResult, Progress
 from sdc.targets.cpu.emit import SKIPPED
 from sdc.targets.cpu.isa import Isa
-from sdc.targets.cpu.kernels.sample import sample
 from sdc.targets.cpu.lower.choice import Choices, LoweringName
 from sdc.targets.cpu.lower.lowering import Lowering, add_batch
 from sdc.targets.cpu.region import Region, add_regions
@@ -97,10 +96,7 @@ def _lower(model: Model, isa: Isa, choices: Choices) -> tuple[Lowered, dict[str,
     """The program for one level, and its regions."""
     lowering = Lowering(isa, PackedWeights(model.params), choices)
     lowered = lower_model(model, lowering, _own_functions)
-    lowered, regions = add_regions(lowered, lowering, min(CHUNK, model.info.max_seq))
-    if model.info.kind == "decoder":
-        lowered.module["sample"] = sample(model.info.vocab, isa).with_attr("global_symbol", "sample")
-    return lowered, regions
+    return add_regions(lowered, lowering, min(CHUNK, model.info.max_seq))
 
 
 def _own_functions(model: Model, lowering: Rebuild) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdc.targets.base import Chooser
+from sdc.targets.cpu.following import FOLLOWING, NO_NUMBER, Draws, Following
 from sdc.targets.cpu.layout import sequence_bytes, unpack_keys
 from sdc.targets.fused.machine import tensor_of, zeros
 from sdc.targets.fused.runner import DecoderRunner, HostMemory, no_number, thread_count
@@ -41,7 +42,8 @@ class CpuRunner(DecoderRunner):
         for name in signature.regions:
             function = module.get_function(name, query_imports=True)
             self._regions[name] = _Region(function, signature, name, data)
-        self._choice = _Choice(module)
+        known = module.implements_function(FOLLOWING, query_imports=True)  # of old programs, it is not
+        self._following = Following(module.get_function(FOLLOWING, query_imports=True)) if known else None
 
     @property
     def most_together(self) -> int:
@@ -77,16 +79,39 @@ class CpuRunner(DecoderRunner):
         self._cache, views = _states(states, zeros([sequence_bytes(states)], "uint8"))
         return views
 
-    def _step(self, token: int, choose: Chooser) -> int:
-        """Appends a token; the next one is chosen where the region has written the logits."""
-        region = self._regions.get("decode")
-        if region is None:
-            return super()._step(token, choose)
-        self.check_next(token)
+    def following(
+        self, token: int, choose: Chooser, most: int | None = None, ends: Collection[int] = ()
+    ) -> Iterator[int]:
+        """See :class:`sdc.targets.fused.runner.DecoderRunner`; runs a few tokens ahead of the reader."""
+        if self._following is None:
+            yield from super().following(token, choose, most, ends)
+            return
+        left = self._left(most)
+        if left > 0:
+            self.check_next(token)
+        while left > 0:
+            with Draws(choose, min(left, self._following.ahead)) as draws:
+                made = self._some(token, choose, draws, ends)
+                left -= len(made)
+                for chosen in made:
+                    self.took(token)
+                    draws.used += 1
+                    if chosen == NO_NUMBER:
+                        raise no_number()
+                    token = chosen
+                    yield token
+                    if token in ends:
+                        return
+
+    def _some(self, token: int, choose: Chooser, draws: Draws, ends: Collection[int]) -> list[int]:
+        """Tokens after one; the position stays, as whoever asks for them may take fewer."""
+        assert self._following is not None
         self._token.set(token)
-        logits = region.run(self._token.tensor, self._place.tensor, self._cache, 1)
-        self.took(token)
-        return self._choice(logits, choose)
+        memory = self._regions["decode"].arguments(self._token.tensor, self._place.tensor, self._cache, 1)
+        try:
+            return self._following(memory, choose, draws, ends)
+        finally:
+            self._place.set(self._position)
 
     def _call(self, name: str, tokens: Any, count: int) -> NDArray:
         region = self._regions.get(name)
@@ -114,40 +139,16 @@ class _Region:
 
     def __call__(self, tokens: Any, position: Any, cache: Any, rows: int) -> NDArray:
         """Logits [rows, vocab]: of the last token, or of every sequence's."""
-        self.run(tokens, position, cache, rows)
+        self._function(*self.arguments(tokens, position, cache, rows))
         return self._results[rows][0].copy()
 
-    def run(self, tokens: Any, position: Any, cache: Any, rows: int) -> Any:
-        """As a call, but a tensor [rows * vocab], and the next one writes over it."""
+    def arguments(self, tokens: Any, position: Any, cache: Any, rows: int) -> tuple[Any, ...]:
+        """What the function takes."""
         if rows not in self._results:
             made = zeros([rows, self._vocab], "float32")
             self._results[rows] = (made, tensor_of(made.reshape(-1)))
         _, tensor = self._results[rows]
-        self._function(tokens, position, self._weights, cache, *self._work, tensor)
-        return tensor
-
-
-class _Choice:
-    """The compiled choice of a token (:mod:`sdc.targets.cpu.kernels.sample`), with its arguments."""
-
-    def __init__(self, module: Any) -> None:
-        self._function = module.get_function("sample", query_imports=True)
-        self._settings, self._token = np.zeros(3), np.zeros(1, np.int64)
-        self._tensors = tensor_of(self._settings), tensor_of(self._token)
-
-    def __call__(self, logits: Any, choose: Chooser) -> int:
-        """A token from logits, a tensor [vocab].
-
-        Raises:
-            NumericsError: A logit is NaN or infinite.
-        """
-        drawn = choose.random.random() if choose.temperature > 0 else 0.0
-        self._settings[:] = choose.temperature, choose.top_p, drawn
-        self._function(logits, *self._tensors)
-        token = int(self._token[0])
-        if token < 0:
-            raise no_number()
-        return token
+        return (tokens, position, self._weights, cache, *self._work, tensor)
 
 
 def _states(states: Sequence[State], memory: NDArray) -> tuple[Any, list[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -144,11 +144,16 @@ class ShardedRunner:
         firing = _joined([fired for _, fired in made], self._linears)
         return self._whole([logits for logits, _ in made]), firing
 
-    def following(self, token: int, choose: Chooser) -> Iterator[int]:
-        """The continuation after ``token``, token by token, until the cache is full."""
-        while self.position < self._signature.max_seq:
+    def following(
+        self, token: int, choose: Chooser, most: int | None = None, ends: Collection[int] = ()
+    ) -> Iterator[int]:
+        """The continuation after ``token``; see :class:`sdc.targets.fused.runner.DecoderRunner`."""
+        room = self._signature.max_seq - self.position
+        for _ in range(room if most is None else min(most, room)):
             token = self._step(token, choose)
             yield token
+            if token in ends:
+                return
 
     def _step(self, token: int, choose: Chooser) -> int:
         """Appends a token; the next one, which the devices agree on where it is the likeliest."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -220,15 +220,30 @@ class DecoderRunner:
         check_finite(logits)
         return logits[-1]
 
-    def following(self, token: int, choose: Chooser) -> Iterator[int]:
+    def following(
+        self, token: int, choose: Chooser, most: int | None = None, ends: Collection[int] = ()
+    ) -> Iterator[int]:
         """The continuation after ``token``, token by token, until the cache is full.
+
+        Args:
+            token: The first to append.
+            choose: Chooses each of the others.
+            most: Tokens after which it stops; None for no such number.
+            ends: Tokens after any of which it stops.
 
         Raises:
             NumericsError: A logit is NaN or infinite.
         """
-        while self.position < self._signature.max_seq:
+        for _ in range(self._left(most)):
             token = self._step(token, choose)
             yield token
+            if token in ends:
+                return
+
+    def _left(self, most: int | None) -> int:
+        """Tokens that may follow."""
+        room = self._signature.max_seq - self.position
+        return room if most is None else min(most, room)
 
     def _step(self, token: int, choose: Chooser) -> int:
         """Appends a token; the next one. A target may choose it without handing logits over."""

@@ -39,7 +39,8 @@ def add_regions(lowered: Lowered, lowering: Lowering, chunk: int) -> tuple[Lower
             function = lowered.module[name]
             places = _places(function, lowered)
             apart = stride if name == BATCH else 0
-            made = make_region(name, function, lowering.generators, places, lowering.isa, tokens, apart)
+            kernels, isa, goes_on = lowering.generators, lowering.isa, name == "decode"
+            made = make_region(name, function, kernels, places, isa, tokens, apart, goes_on)
             if made is not None:
                 regions[name] = made
     launches = {k: n for k, n in lowered.launches.items() if k != BATCH or k in regions}

@@ -20,7 +20,10 @@ from tvm.sym import Analyzer
 from tvm.tirx.script import builder as T
 
 from sdc.targets.cpu.emit import loop, prim_func, store
+from sdc.targets.cpu.following import FOLLOWING
 from sdc.targets.cpu.isa import Isa
+from sdc.targets.cpu.kernels.sample import sample
+from sdc.targets.cpu.region.following import follow
 from sdc.targets.cpu.region.own import OwnSteps
 from sdc.targets.cpu.region.plan import Slot, place
 from sdc.targets.cpu.region.program import Fixed, Step, Steps, read_steps
@@ -48,6 +51,7 @@ _WEIGHT_AXES = 4  # as sdc.targets.cpu.packing gives them
 # function's size. Of the 273 of a model of thirty layers in one, it took a minute.
 _PART = 18
 
+_CHOICE = "sample"  # the choice of a token, among the tasks
 _BLOCKS = ("weights", "states", "arena")
 
 
@@ -85,6 +89,7 @@ def make_region(
     isa: Isa,
     bound: int = 1,
     apart: int = 0,
+    continues: bool = False,
 ) -> Region | None:
     """The region of a lowered function; None where the function does more than call our kernels.
 
@@ -101,6 +106,8 @@ def make_region(
         apart: Bytes from one sequence's states to the next one's, where every token is of a sequence of its
             own: kernels of one token are then called for each row, and ``position`` [2, n] holds the rows'
             positions and the numbers of their sequences. 0: tokens follow each other in one sequence.
+        continues: Adds the function ``following``, which goes on with the token that it chooses
+            (:mod:`sdc.targets.cpu.region.following`); for functions of one token whose result are logits.
     """
     steps = read_steps(function, fixed, bound)
     if steps is None or any(step.kernel not in kernels for step in steps.calls):
@@ -114,9 +121,24 @@ def make_region(
     emitter = _Emitter(steps, tasks, (arena, area), own, bound, apart)
     parts = emitter.parts(name)
     made = {**parts, **sync_functions(), name: prim_func(name, lambda: emitter.emit(isa, list(parts)))}
+    if continues:
+        tasks[_CHOICE] = choice = as_task(partial(sample, int(steps.result_shape[-1]), isa), bound)
+        made[FOLLOWING] = prim_func(FOLLOWING, lambda: emitter.emit_following(isa, list(parts), choice))
     functions = {symbol: function.with_attr("global_symbol", symbol) for symbol, function in made.items()}
     count = len(steps.calls)
     return Region(functions, tasks, arena, area, count, count - len(own.numbers))
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """The parameters of a region's function; ``blocks`` are weights, states and arena, ``n`` its tokens."""
+
+    tokens: Any
+    position: Any
+    blocks: list[Any]
+    threads: Any
+    result: Any
+    n: Any
 
 
 class _Emitter:
@@ -135,6 +157,16 @@ class _Emitter:
 
     def emit(self, isa: Isa, parts: Sequence[str]) -> None:
         """The region's body: all threads go through the parts."""
+        self.run(self.memory(), isa, parts)
+
+    def emit_following(self, isa: Isa, parts: Sequence[str], choice: Task) -> None:
+        """The body of the region with a choice of the next token, again and again."""
+        memory = self.memory()
+        step = partial(self.run, memory, isa, parts)
+        follow(memory.tokens, memory.position, memory.result, step, choice, symbol_of(_CHOICE))
+
+    def memory(self) -> _Memory:
+        """Declares a region's parameters."""
         n: Any = 1 if self.bound == 1 else tirx.Var("n", "int64")
 
         def block(name: str) -> Any:
@@ -142,29 +174,28 @@ class _Emitter:
 
         tokens = T.match_buffer(T.arg("tokens", T.handle()), (1, n), "int64")
         position = T.match_buffer(T.arg("position", T.handle()), self.places(n), "int64")
-        weights, states, arena = (block(b) for b in _BLOCKS)
+        blocks = [block(b) for b in _BLOCKS]
         threads = T.match_buffer(T.arg("threads", T.handle()), (1,), "int32")
         size: Any = 1
         for length in self.steps.result_shape:
             size = size * (length if isinstance(length, int) else n)
         result = T.match_buffer(T.arg("result", T.handle()), (size,), "float32")
+        return _Memory(tokens, position, blocks, threads, result, n)
+
+    def run(self, memory: _Memory, isa: Isa, parts: Sequence[str]) -> None:
+        """Runs the parts once, on all threads."""
         origin = (0, 0) if self.apart else ()
-        pointers = [
-            tokens[0, 0],
-            position[origin],
-            *(each[0] for each in (weights, states, arena)),
-            result[0],
-        ]
-        given = [tirx.address_of(each) for each in pointers]
+        pointers = [memory.tokens[0, 0], memory.position[origin], *(each[0] for each in memory.blocks)]
+        given = [tirx.address_of(each) for each in (*pointers, memory.result[0])]
         with T.attr(0, "pragma_import_llvm", sync_ir(isa)):
             with loop(LINE * len(self.steps.calls)) as i:
-                store(arena, (i,), tirx.const(0, "uint8"))
-            count = T.bind(threads[0])
+                store(memory.blocks[-1], (i,), tirx.const(0, "uint8"))
+            count = T.bind(memory.threads[0])
             with loop(count, parallel=True) as thread:
                 ahead = T.alloc_buffer((PLACE,), "int64", scope="global")
                 for number in range(PLACE):
                     T.buffer_store(ahead, tirx.const(0, "int64"), [number])
-                numbers = [n if self.bound > 1 else tirx.const(1, "int64"), thread, count]
+                numbers = [memory.n if self.bound > 1 else tirx.const(1, "int64"), thread, count]
                 for part in parts:
                     called = (*given, tirx.address_of(ahead[0]), *numbers)
                     T.evaluate(tirx.call_extern("int32", part, *called))

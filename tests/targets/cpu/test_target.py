@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -99,6 +100,45 @@ def test_the_program_chooses_the_samplers_tokens_until_the_cache_is_full(built, 
     assert list(runner.following(first, Sampler(*settings, seed=3))) == want
     runner.resume([*TOKENS, first, *want[:3]])
     assert runner.reused == len(TOKENS) + 3  # what was made is known to lie in the cache
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_a_reader_that_stops_early_leaves_cache_and_sampler_at_its_last_token(built, temperature) -> None:
+    """The program runs some tokens ahead of its reader."""
+    _, runner, _ = built
+    first, whole, sampler = 3, Sampler(temperature, seed=3), Sampler(temperature, seed=3)
+    runner.resume([*TOKENS, first])
+    runner.resume(TOKENS)
+    want = list(runner.following(first, whole))
+    for taken in (1, 2, 5, 7):  # the first call runs one token, those after it more
+        runner.resume(TOKENS)
+        sampler.random = np.random.default_rng(3)
+        assert list(itertools.islice(runner.following(first, sampler), taken)) == want[:taken]
+        assert runner.position == len(TOKENS) + taken
+        drawn = np.random.default_rng(3)
+        drawn.random(taken if temperature else 0)
+        assert sampler.random.bit_generator.state == drawn.bit_generator.state
+        assert int(runner.decode(want[taken - 1]).argmax()) == int(
+            runner.resume([*TOKENS, first, *want[:taken]]).argmax()
+        )
+
+
+def test_tokens_end_after_a_number_of_them_and_after_an_end(built) -> None:
+    _, runner, _ = built
+    runner.resume(TOKENS)
+    want = list(runner.following(3, Sampler(1.5, seed=1)))
+    runner.resume(TOKENS)
+    assert list(runner.following(3, Sampler(1.5, seed=1), most=4)) == want[:4]
+    last = next(i for i in range(3, len(want)) if want[i] not in want[:i])
+    for runs in (runner._following, None):  # None: a program from before there was the function
+        runner._following, kept = runs, runner._following
+        try:
+            runner.resume(TOKENS)
+            ends = frozenset([want[last], 64])
+            assert list(runner.following(3, Sampler(1.5, seed=1), ends=ends)) == want[: last + 1]
+            assert runner.position == len(TOKENS) + last + 1
+        finally:
+            runner._following = kept
 
 
 @pytest.mark.parametrize("shared", [0, 1, 7, 19])
