@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sdc.runtime.sampling import Sampler
 from sdc.targets.weights import map_weights
 from sdc.threads import cpus
 
@@ -99,8 +100,7 @@ class Ours:
     def decode(self, steps: int) -> float:
         """See :class:`Contestant`."""
         start = time.perf_counter()
-        for _ in range(steps):
-            self.token = int(self.runner.decode(self.token).argmax())
+        *_, self.token = self.runner.following(self.token, Sampler(), most=steps)
         return time.perf_counter() - start
 
     def bytes_per_token(self, context: int) -> int:
