@@ -73,14 +73,15 @@ def answer_together(
         for sequence, prompt in zip(going, wave, strict=True):
             logits, seconds = _timed(_begin, group, sequence.number, prompt)
             answers.prefill_seconds += seconds
-            _take(sequence, logits, ends)
+            if sequence.wanted > 0:
+                _take(sequence, sequence.sampler(logits), ends)
         for rows in _steps(going):
             numbers, tokens = [s.number for s in rows], [s.made[-1] for s in rows]
-            logits, seconds = _timed(group.decode, numbers, tokens)
+            chosen, seconds = _timed(group.following, numbers, tokens, [s.sampler for s in rows])
             answers.decode_seconds += seconds
             answers.steps += len(rows)
-            for sequence, row in zip(rows, logits, strict=True):
-                _take(sequence, row, ends)
+            for sequence, token in zip(rows, chosen, strict=True):
+                _take(sequence, token, ends)
         for sequence in going:
             answers.tokens[start + sequence.number] = sequence.made
     return answers
@@ -93,8 +94,10 @@ class _Alone:
         runner.reset()
         self.sequences = [runner]
 
-    def decode(self, _numbers: Sequence[int], tokens: Sequence[int]) -> list[NDArray]:
-        return [self.sequences[0].decode(tokens[0])]
+    def following(
+        self, _numbers: Sequence[int], tokens: Sequence[int], samplers: Sequence[Sampler]
+    ) -> list[int]:
+        return [samplers[0](self.sequences[0].decode(tokens[0]))]
 
 
 def _begin(group: Any, number: int, prompt: Sequence[int]) -> NDArray:
@@ -108,11 +111,8 @@ def _steps(sequences: list[_Sequence]) -> Iterator[list[_Sequence]]:
         yield rows
 
 
-def _take(sequence: _Sequence, logits: NDArray, ends: frozenset[int]) -> None:
+def _take(sequence: _Sequence, token: int, ends: frozenset[int]) -> None:
     """The next token of a sequence, or its end."""
-    if sequence.wanted < 1:
-        return
-    token = sequence.sampler(logits)
     if token in ends:
         sequence.ended = True
     else:

@@ -65,7 +65,17 @@ class CpuRunner(DecoderRunner):
         def step(tokens: NDArray, places: NDArray) -> NDArray:
             return region(tensor_of(tokens), tensor_of(places), cache, tokens.size)
 
-        return Together([self._sibling(piece) for piece in pieces], step)
+        row = zeros([self._signature.vocab], "float32")  # a row of several is off its alignment
+        aligned = tensor_of(row)
+
+        def choice(tokens: NDArray, places: NDArray, choosers: Sequence[Chooser]) -> list[int]:
+            made = []
+            for logits, choose in zip(step(tokens, places), choosers, strict=True):
+                row[:] = logits
+                made.append(self._choice(aligned, choose))
+            return made
+
+        return Together([self._sibling(piece) for piece in pieces], step, choice)
 
     def _sibling(self, memory: NDArray) -> CpuRunner:
         """The same program with a sequence of its own."""

@@ -22,6 +22,7 @@ __all__ = [
     "WORD",
     "barrier",
     "blocks",
+    "count_bits",
     "dot4",
     "exp",
     "first_bit",
@@ -68,10 +69,19 @@ DEVICE_FUNCTIONS: dict[str, str] = {
         f"{_HEAD} float sdc_shuffle_xor_float32(float v, int m) "
         "{ return __shfl_xor_sync(0xffffffffu, v, m); }"
     ),
+    "sdc_shuffle_xor_int64": (
+        f"{_HEAD} long long sdc_shuffle_xor_int64(long long v, int m) "
+        "{ return __shfl_xor_sync(0xffffffffu, v, m); }"
+    ),
+    "sdc_shuffle_int64": (
+        f"{_HEAD} long long sdc_shuffle_int64(long long v, int lane) "
+        "{ return __shfl_sync(0xffffffffu, v, lane); }"
+    ),
     "sdc_shuffle_int32": (
         f"{_HEAD} int sdc_shuffle_int32(int v, int lane) {{ return __shfl_sync(0xffffffffu, v, lane); }}"
     ),
     "sdc_vote": f"{_HEAD} int sdc_vote(int p) {{ return (int)__ballot_sync(0xffffffffu, p); }}",
+    "sdc_count_bits": f"{_HEAD} int sdc_count_bits(int bits) {{ return __popc(bits); }}",
     "sdc_first_bit": f"{_HEAD} int sdc_first_bit(int bits) {{ return __ffs(bits) - 1; }}",
 }
 for _kind in ("s8", "u8"):
@@ -186,8 +196,9 @@ def shuffle_xor(value: Expr, mask: int) -> Expr:
 
 
 def shuffle(value: Expr, lane: Expr) -> Expr:
-    """The int32 value of a lane."""
-    return _device("sdc_shuffle_int32", value, lane, gives="int32")
+    """The integer of a lane."""
+    dtype = str(value.ty.dtype)
+    return _device(f"sdc_shuffle_{dtype}", value, lane, gives=dtype)
 
 
 def vote(condition: Expr) -> Expr:
@@ -198,6 +209,11 @@ def vote(condition: Expr) -> Expr:
 def first_bit(bits: Expr) -> Expr:
     """The number of the lowest bit that is set."""
     return _device("sdc_first_bit", bits, gives="int32")
+
+
+def count_bits(bits: Expr) -> Expr:
+    """How many bits are set."""
+    return _device("sdc_count_bits", bits, gives="int32")
 
 
 def warp_sum(buffer: Buffer, at: int, *, first: int = 1, last: int = WARP) -> None:

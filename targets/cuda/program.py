@@ -13,6 +13,7 @@ from sdc.errors import TargetError
 from sdc.ir.model import Model
 from sdc.ir.ops import is_op
 from sdc.targets.cuda.graphs import capture
+from sdc.targets.cuda.kernels.draw import MOST_TOKENS
 from sdc.targets.cuda.lower.body import Scheduled
 from sdc.targets.cuda.lower.lowering import Lowering
 from sdc.targets.fused.packed import PackedWeights
@@ -43,8 +44,9 @@ def lower_for_cuda(model: Model) -> tuple[Lowered, tuple[Scheduled, ...]]:
     """The lowered functions, and the schedule that each operation took.
 
     A decoder whose caches all change in place has ``greedy`` too, which leaves logits on the device; one
-    whose operations all have kernels has ``batch``, a token of each of several sequences. Of a worker's share
-    of a model (:func:`sdc.targets.cuda.shard.shard`), logits are a share too, and ``greedy`` compares all.
+    whose operations all have kernels has ``batch``, a token of each of several sequences. ``draw`` takes
+    tokens from the logits that ``decode`` and ``batch`` leave on the device. Of a worker's share of a model
+    (:func:`sdc.targets.cuda.shard.shard`), logits are a share too; ``greedy`` and ``draw`` see to all.
 
     Raises:
         TargetError: The module holds something that cannot be compiled.
@@ -56,9 +58,12 @@ def lower_for_cuda(model: Model) -> tuple[Lowered, tuple[Scheduled, ...]]:
 
 def _add_own(model: Model, lowering: Any) -> None:
     if model.info.kind == "decoder" and all(s.in_place for s in lowering.states):
+        most = min(CHUNK, model.info.max_seq)
         lowering.add_greedy(bound(model, {"batch": 1, "seq": 1}), model.info.vocab)
         if lowering.is_whole("decode"):
-            lowering.add_batch(bound(model, {"batch": 1}), min(CHUNK, model.info.max_seq))
+            lowering.add_batch(bound(model, {"batch": 1}), most)
+        if model.info.vocab <= MOST_TOKENS:
+            lowering.add_draw(model.info.vocab, most)
 
 
 def target() -> tvm.target.Target:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sdc.ir.params import Param
 from sdc.targets.base import Chooser, Progress
 from sdc.targets.cuda.cuts import LinearShare, for_worker, is_cut
-from sdc.targets.cuda.runner import CudaRunner
+from sdc.targets.cuda.runner import CudaRunner, settings_of
 from sdc.targets.cuda.workers import Workers
 from sdc.targets.firing import Firing, OpFiring
 from sdc.targets.fused.runner import Memory
@@ -80,8 +80,8 @@ def _sum(parts: Sequence[OpFiring]) -> OpFiring:
 class ShardedRunner:
     """See :class:`sdc.targets.base.Runner`: every worker does the same on its share of heads and channels.
 
-    A worker gives the logits of its share of the vocabulary; together they are the program's. Greedy decoding
-    leaves them on the devices, which agree on a token.
+    A worker gives the logits of its share of the vocabulary; together they are the program's. Where a token
+    follows another, they stay on the devices, which agree on the token.
 
     Args:
         module: The loaded program, one for all.
@@ -156,7 +156,10 @@ class ShardedRunner:
                 return
 
     def _step(self, token: int, choose: Chooser) -> int:
-        """Appends a token; the next one, which the devices agree on where it is the likeliest."""
+        """Appends a token; the next one, which the devices agree on."""
+        if choose.temperature > 0 and self._runners[0].can_draw:
+            settings = settings_of([choose])
+            return self._all(lambda runner: runner.drawn(token, settings))[0]
         if choose.temperature > 0 or "greedy" not in self._signature.launches:
             return choose(self.decode(token))
         return self._all(lambda runner: runner.likeliest(token))[0]
@@ -167,12 +170,17 @@ class ShardedRunner:
         Raises:
             TargetError: The program cannot decode so many together, or a device's memory is too small.
         """
-        groups = self._all(lambda runner: runner.together(count))
+        groups = self._all(lambda runner: runner.group(count))
 
         def step(tokens: NDArray, places: NDArray) -> NDArray:
             return self._whole(self._workers.every(lambda w: groups[w].step(tokens, places)))
 
-        return Together([self._sibling([g.sequences[i] for g in groups]) for i in range(count)], step)
+        def choice(tokens: NDArray, places: NDArray, choosers: Sequence[Chooser]) -> list[int]:
+            settings = settings_of(choosers)
+            return self._workers.every(lambda w: groups[w].draw(tokens, places, settings))[0]
+
+        members = [self._sibling([g.sequences[i] for g in groups]) for i in range(count)]
+        return Together(members, step, choice if self._runners[0].can_draw else None)
 
     def _sibling(self, runners: list[CudaRunner]) -> ShardedRunner:
         """The same program with a sequence of its own, which these runners hold."""

@@ -10,6 +10,7 @@ operands.
 from __future__ import annotations
 
 import math
+import re
 import threading
 from collections.abc import Callable
 from functools import lru_cache
@@ -72,7 +73,6 @@ class Emulator:
         self.memories: dict[int, Memory] = {}
         self.constants: dict[tuple[str, str, int], Value] = {}
         self.lanes = self.blocks = 1
-        self.epoch = 0
         for param, (shape, dtype) in zip(function.params, shapes, strict=True):
             self.bind_shape(param, shape, dtype)
         body = self.launch(function.body)
@@ -89,7 +89,8 @@ class Emulator:
             memory.data = array.reshape(-1)
         for memory in self.memories.values():
             memory.reset()
-        self.vars, self.mask, self.epoch = dict(self.bound), np.ones(self.lanes, bool), 0
+        self.vars, self.mask = dict(self.bound), np.ones(self.lanes, bool)
+        self.epoch = np.zeros(self.lanes, np.int64)  # barriers that each thread has passed
         with np.errstate(all="ignore"):
             self.code()
 
@@ -183,9 +184,11 @@ class Emulator:
         return self.device_call(call)
 
     def barrier(self) -> None:
-        if not self.mask.all():
+        """Of those blocks that are here."""
+        reached = self.mask.reshape(self.blocks, self.threads)
+        if (reached.any(1) != reached.all(1)).any():
             raise SimtError("a barrier that some threads do not reach")
-        self.epoch += 1
+        self.epoch = self.epoch + self.mask
 
     def do_IfThenElse(self, node: Any) -> Callable[[], None]:
         condition = self.expression(node.condition)
@@ -331,7 +334,7 @@ class Emulator:
         if name.startswith("sdc_dot4_"):
             kind = np.uint8 if name.endswith("u8") else np.int8
             return lambda: dot4(parts[0](), parts[1](), parts[2](), kind)
-        operation = getattr(self, name.removeprefix("sdc_").removesuffix("_int32").removesuffix("_float32"))
+        operation = getattr(self, re.sub("^sdc_|_(int32|int64|float32)$", "", name))
         return lambda: operation(*(p() for p in parts))
 
     # Warp operations
@@ -353,6 +356,9 @@ class Emulator:
         self.whole_warps()
         bits = (condition.reshape(-1, WARP) != 0).astype(np.uint32) << np.arange(WARP, dtype=np.uint32)
         return np.repeat(bits.sum(1, dtype=np.uint32).view(np.int32), WARP)
+
+    def count_bits(self, bits: Value) -> Value:
+        return np.bitwise_count(bits.astype(np.int32).view(np.uint32)).astype(np.int32)
 
     def first_bit(self, bits: Value) -> Value:
         number = bits.astype(np.int32).view(np.uint32)

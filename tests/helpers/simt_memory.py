@@ -97,23 +97,25 @@ class Shared:
     def at(self, index: NDArray) -> NDArray:
         return index + (self.base if index.ndim == 1 else self.base[:, None])
 
-    def threads(self, index: NDArray, mask: NDArray) -> NDArray:
-        thread = self.grid.thread if index.ndim == 1 else self.grid.thread[:, None]
-        return np.broadcast_to(thread, index.shape)[mask]
+    def of_threads(self, numbers: NDArray, index: NDArray, mask: NDArray) -> NDArray:
+        """Each thread's number, once for every element that it accesses."""
+        column = numbers if index.ndim == 1 else numbers[:, None]
+        return np.broadcast_to(column, index.shape)[mask]
 
     def load(self, index: NDArray, mask: NDArray) -> NDArray:
-        at, thread = self.at(index)[mask], self.threads(index, mask)
-        if ((self.written[at] == self.grid.epoch) & (self.writer[at] != thread)).any():
+        at, thread = self.at(index)[mask], self.of_threads(self.grid.thread, index, mask)
+        epoch = self.of_threads(self.grid.epoch, index, mask)
+        if ((self.written[at] == epoch) & (self.writer[at] != thread)).any():
             raise Access(f"{self.inner.name}: read without a barrier after another thread's write")
-        again = (self.read[at] == self.grid.epoch) & (self.reader[at] != thread)
-        self.reader[at], self.read[at] = np.where(again, -2, thread), self.grid.epoch
+        again = (self.read[at] == epoch) & (self.reader[at] != thread)
+        self.reader[at], self.read[at] = np.where(again, -2, thread), epoch
         # Threads that read one element in this same step.
         self.reader[at] = np.where(self.reader[at] == thread, self.reader[at], -2)
         return self.inner.load(self.at(index), mask)
 
     def store(self, index: NDArray, value: NDArray, mask: NDArray) -> None:
-        at, thread = self.at(index)[mask], self.threads(index, mask)
-        epoch = self.grid.epoch
+        at, thread = self.at(index)[mask], self.of_threads(self.grid.thread, index, mask)
+        epoch = self.of_threads(self.grid.epoch, index, mask)
         written = (self.written[at] == epoch) & (self.writer[at] != thread)
         read = (self.read[at] == epoch) & (self.reader[at] != thread)
         if written.any() or read.any():

@@ -50,6 +50,7 @@ BINARY: dict[str, Callable[[Any, Any], Any]] = {
 }
 CALLS: dict[str, Callable[..., Any]] = {
     "tirx.nearbyint": np.rint,
+    "prim.ceil": np.ceil,
     "tirx.fabs": np.abs,
     "tirx.sqrt": np.sqrt,
     "tirx.shift_left": np.left_shift,

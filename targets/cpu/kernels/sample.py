@@ -12,6 +12,7 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx.script import builder as T
 
+from sdc.ir.drawing import COLDEST, weight_bits
 from sdc.targets.cpu.emit import (
     broadcast,
     const,
@@ -40,19 +41,15 @@ Expr = Any
 
 _BLOCK = 256  # tokens whose weights are summed before a draw looks at one of them
 _CUTS = (1e-2, 1e-3, 1e-4)  # of the likeliest token's weight
-_ROUNDING = 1e-4  # more than a weight loses in float32
-_COLDEST = 1e-30  # a temperature whose reciprocal float32 holds
 _SIGN = 0x7FFFFFFF  # all bits of a float32 but its sign
 _INFINITE = 0x7F800000  # the bits of infinity; those of NaN are above
-_ONE = 0x3F800000
 
 
 def sample(vocab: int, isa: Isa) -> tirx.PrimFunc:
     """The function ``(logits [vocab] float32, settings [3] float64, token [1] int64)``.
 
-    Settings are temperature, top-p and a uniform number in [0, 1): the token is the one that
-    :class:`sdc.runtime.sampling.Sampler` takes, but for the rounding of weights to float32. It is -1 where a
-    logit is NaN or infinite.
+    Settings are temperature, top-p and a uniform number in [0, 1): the token is that of
+    :func:`sdc.ir.drawing.draw`, the likeliest at temperature 0, and -1 where a logit is NaN or infinite.
     """
     return prim_func("sample", lambda: _Sampling(vocab, isa.lanes).emit())
 
@@ -60,6 +57,7 @@ def sample(vocab: int, isa: Isa) -> tirx.PrimFunc:
 class _Sampling:
     def __init__(self, vocab: int, lanes: int) -> None:
         self.vocab, self.lanes = vocab, lanes
+        self.most = 2.0 ** weight_bits(vocab)  # the likeliest token's weight
         self.logits = declare("logits", (vocab,), "float32")
         settings = declare("settings", (3,), "float64")
         self.token = declare("token", (1,), "int64")
@@ -128,7 +126,7 @@ class _Sampling:
         return tirx.const(0, "int32") - reduce_smax(load(found, (0,), self.lanes))
 
     def draw(self, top: Expr) -> None:
-        """A token by its weight, e^((logit - top) / temperature): the likeliest weighs 1."""
+        """A token by its weight, an integer in float32; sums are integers in float64, exact in any order."""
         self.weights = scratch((self.vocab,), "float32")
         self.sums = scratch((-(-self.vocab // _BLOCK),), "float64")
         total = self.weigh(top)
@@ -140,24 +138,26 @@ class _Sampling:
 
     def weigh(self, top: Expr) -> Expr:
         """Weights, their sums in blocks, and the sum of all."""
-        coldest = let(tirx.max(self.temperature, tirx.const(_COLDEST, "float64")))
+        coldest = let(tirx.max(self.temperature, tirx.const(COLDEST, "float64")))
         inverse = let((tirx.const(1.0, "float64") / coldest).astype("float32"))
         total = _cell("float64", 0.0)
 
         def weigh_block(number: Any, size: int) -> None:
-            partial = local(self.lanes, "float32")
-            store(partial, (0,), const(0.0, "float32", self.lanes), self.lanes)
+            partial = local(self.lanes, "float64")
+            store(partial, (0,), const(0.0, "float64", self.lanes), self.lanes)
 
             def body(at: Any, lanes: int) -> None:
                 below = load(self.logits, (at,), lanes) - broadcast(top, lanes)
-                weight = let(exp(below * broadcast(inverse, lanes), lanes))
+                share = exp(below * broadcast(inverse, lanes), lanes)
+                weight = let(tirx.nearbyint(share * const(self.most, "float32", lanes)))
                 store(self.weights, (at,), weight, lanes)
-                store(partial, (0,), load(partial, (0,), lanes) + weight, lanes)
+                mine = weight.astype(lane_type("float64", lanes))
+                store(partial, (0,), load(partial, (0,), lanes) + mine, lanes)
 
             self.sweep(number * _BLOCK, size, body)
             mass = _cell("float64", 0.0)
             for lane in range(self.lanes):
-                _add(mass, load(partial, (lane,)).astype("float64"))
+                _add(mass, load(partial, (lane,)))
             store(self.sums, (number,), load(mass, (0,)))
             _add(total, load(mass, (0,)))
 
@@ -186,14 +186,15 @@ class _Sampling:
 class _Nucleus:
     """The smallest set of tokens with mass top-p: all above a threshold, and as many at it as are needed.
 
-    Those above a cut hold the set where they have its mass; above (1 - top-p) / V they do, as all below
-    weigh less than 1 - top-p together. So a few hundred tokens are looked at, not a whole vocabulary. Weights
-    are not negative: their bits are in the order of their values, and the threshold is found by halving.
+    Those above a cut hold the set where they have its mass; above (1 - top-p) / V they do but for rounding,
+    as all below weigh less than 1 - top-p together. So a few hundred tokens are looked at, not a whole
+    vocabulary. Weights are not negative: their bits are in the order of their values, and the threshold is
+    found by halving.
     """
 
     def __init__(self, sampling: _Sampling, total: Expr) -> None:
         self.of = sampling
-        self.wanted = let(sampling.top_p * total)
+        self.wanted = let(tirx.ceil(sampling.top_p * total))
         self.tokens = scratch((sampling.vocab,), "int32")
         self.found = scratch((sampling.vocab + sampling.lanes,), "float32")  # their weights, then zeros
         self.count, self.mass, self.cut = _cell("int32", 0), _cell("float64", 0.0), _cell("float32", 0.0)
@@ -204,7 +205,7 @@ class _Nucleus:
         threshold = self.threshold()
         above = let(self.mass_from(threshold + 1))
         each = let(tirx.reinterpret("float32", threshold).astype("float64"))
-        ties = let(tirx.max(tirx.ceil((self.wanted - above) / each), tirx.const(1.0, "float64")))
+        ties = let(tirx.ceil((self.wanted - above) / each))
         drawn = let(self.of.uniform * (above + ties * each))
         passed, left, at = _cell("float64", 0.0), _cell("float64", ties), _cell("int32", 0)
         with T.While(at[0] < self.count[0]):
@@ -212,9 +213,7 @@ class _Nucleus:
             is_tie = let((_bits(weight, 1) == threshold).astype("int32"))
             taken = tirx.Or(_bits(weight, 1) > threshold, tirx.And(is_tie == 1, left[0] > 0.0))
             with if_(taken), then():
-                self.of.choose(
-                    self.tokens[at[0]]
-                )  # the last one stays, where rounding keeps the mass from being passed
+                self.of.choose(self.tokens[at[0]])
                 _add(passed, weight.astype("float64"))
                 _add(left, tirx.const(0.0, "float64") - is_tie.astype("float64"))
                 with if_(passed[0] > drawn), then():
@@ -223,14 +222,13 @@ class _Nucleus:
 
     def collect(self) -> None:
         """Tokens above the first cut that leaves enough mass."""
-        cuts = local(len(_CUTS) + 1, "float32")
-        for i, cut in enumerate(_CUTS):
-            store(cuts, (i,), tirx.const(cut, "float32"))
-        last = (tirx.const(1.0, "float64") - self.of.top_p) * ((1 - _ROUNDING) / self.of.vocab)
-        store(cuts, (len(_CUTS),), last.astype("float32"))
+        cuts = local(len(_CUTS) + 2, "float32")
+        last = (tirx.const(1.0, "float64") - self.of.top_p) * (self.of.most / self.of.vocab)
+        parts = [tirx.const(cut * self.of.most, "float32") for cut in _CUTS]
+        for i, cut in enumerate([*parts, last.astype("float32"), tirx.const(1.0, "float32")]):
+            store(cuts, (i,), cut)
         attempt = _cell("int32", 0)
-        enough = let(self.wanted * (1 + _ROUNDING))
-        with T.While(tirx.And(attempt[0] <= len(_CUTS), self.mass[0] < enough)):
+        with T.While(self.mass[0] < self.wanted):
             store(self.cut, (0,), load(cuts, (attempt[0],)))
             store(self.count, (0,), tirx.const(0, "int32"))
             store(self.mass, (0,), tirx.const(0.0, "float64"))
@@ -253,7 +251,8 @@ class _Nucleus:
 
     def threshold(self) -> Expr:
         """Bits of the largest weight such that those from it on have the mass."""
-        low, high = _cell("int32", _bits(self.cut[0], 1)), _cell("int32", _ONE + 1)
+        low, high = _cell("int32", _bits(self.cut[0], 1)), _cell("int32", 0)
+        store(high, (0,), _bits(tirx.const(self.of.most, "float32"), 1) + 1)
         with T.While(high[0] - low[0] > 1):
             middle = let(low[0] + tirx.shift_right(high[0] - low[0], tirx.const(1, "int32")))
             with if_(self.mass_from(middle) >= self.wanted):

@@ -22,10 +22,11 @@ from sdc.targets.cuda.emit import (
 )
 from sdc.targets.fused.emit import const, declare, if_, load, prim_func, store, then
 
-__all__ = ["Likeliest", "LikeliestOfShare", "LikeliestOfShares"]
+__all__ = ["INFINITY", "Likeliest", "LikeliestOfShare", "LikeliestOfShares", "order"]
 
 _SEARCHERS = 1024
-_INFINITY = 0x7F800000
+INFINITY = 0x7F800000
+"""What :func:`order` gives at least where a float is NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,14 @@ class LikeliestOfShares:
             _finish(best, place, token, position)
 
 
+def order(value: Any) -> Any:
+    """An integer that orders floats: their bits, negative ones turned round; infinities and NaN above all."""
+    bits = let(integer_bits(value))
+    magnitude = let(bits & const(0x7FFFFFFF, "int32"))
+    ordered = tirx.Select(bits >= const(0, "int32"), bits, const(0, "int32") - magnitude)
+    return let(tirx.Select(magnitude >= const(INFINITY, "int32"), magnitude, ordered))
+
+
 def _search(logits: Any, width: int, held: Any, t: Any) -> tuple[Any, Any]:
     """(order, place) of the largest of ``held`` of ``width`` logits, the first of equals, in all
     threads; -2^31 and ``width`` where none is held."""
@@ -135,7 +144,7 @@ def _search(logits: Any, width: int, held: Any, t: Any) -> tuple[Any, Any]:
     with loop(-(-width // _SEARCHERS)) as i:
         at = let(i * _SEARCHERS + t)
         with if_(at < held), then():
-            _take(best, place, _order(load(logits, (0, at))), at)
+            _take(best, place, order(load(logits, (0, at))), at)
     _reduce(best, place, WARP)
     lane, warp = let(tirx.floormod(t, WARP)), let(tirx.floordiv(t, WARP))
     with if_(lane.equal(0)), then():
@@ -150,18 +159,10 @@ def _search(logits: Any, width: int, held: Any, t: Any) -> tuple[Any, Any]:
 
 def _finish(best: Any, place: Any, token: Any, position: Any) -> None:
     """The next token, or -1 where a logit is no number; the position moves on. One thread."""
-    bad = load(best, (0,)) >= const(_INFINITY, "int32")
+    bad = load(best, (0,)) >= const(INFINITY, "int32")
     found = tirx.Select(bad, const(-1, "int32"), load(place, (0,)))
     store(token, (0, 0), found.astype("int64"))
     store_scalar(position, position[()] + 1)
-
-
-def _order(value: Any) -> Any:
-    """An integer that orders floats: their bits, negative ones turned round; infinities and NaN above all."""
-    bits = let(integer_bits(value))
-    magnitude = let(bits & const(0x7FFFFFFF, "int32"))
-    ordered = tirx.Select(bits >= const(0, "int32"), bits, const(0, "int32") - magnitude)
-    return let(tirx.Select(magnitude >= const(_INFINITY, "int32"), magnitude, ordered))
 
 
 def _take(best: Any, place: Any, key: Any, at: Any) -> None:

@@ -1,4 +1,4 @@
-"""Rows of floats and tables: embedding, sums of two, the last token's counts before the head."""
+"""Rows of floats and tables: embedding, sums of two, the last token's counts, shares of logits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tvm import tirx
 from sdc.targets.cuda.emit import blocks, let, threads
 from sdc.targets.fused.emit import const, declare, if_, load, prim_func, store, symbol, then
 
-__all__ = ["AddRows", "GatherRows", "LastRow"]
+__all__ = ["AddRows", "GatherRows", "LastRow", "SpreadShare"]
 
 _THREADS = 128
 
@@ -120,3 +120,32 @@ class LastRow:
                 store(last_counts, (0, at), load(counts, (n - 1, at)))
             with if_(at < self.groups), then():
                 store(last_theta, (0, at), load(theta, (n - 1, at)))
+
+
+@dataclass(frozen=True)
+class SpreadShare:
+    """A worker's share of rows of logits where it stands among those of all; the others' places hold 0."""
+
+    rows: int
+    workers: int
+
+    def key(self) -> str:
+        """A name for the kernel."""
+        return f"spread_share_{self.workers}x{self.rows}"
+
+    def generate(self) -> tirx.PrimFunc:
+        """The kernel ``(logits [n, rows] float32, worker [1] int32, out [n, workers * rows] float32)``."""
+        return prim_func(self.key(), self._emit)
+
+    def _emit(self) -> None:
+        n, width = symbol("n"), self.workers * self.rows
+        logits = declare("logits", (n, self.rows), "float32")
+        worker = declare("worker", (1,), "int32")
+        out = declare("out", (n, width), "float32")
+        with blocks("x", n) as m, blocks("y", -(-width // _THREADS)) as part, threads(_THREADS) as t:
+            at = let(part * _THREADS + t)
+            with if_(at < width), then():
+                own = let(at - load(worker, (0,)) * self.rows)
+                store(out, (m, at), const(0.0, "float32"))
+                with if_(tirx.all(own >= 0, own < self.rows)), then():
+                    store(out, (m, at), load(logits, (m, own)))

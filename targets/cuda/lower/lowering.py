@@ -1,4 +1,4 @@
-"""The functions of a program for CUDA: those of every target, ``greedy`` and ``batch``."""
+"""The functions of a program for CUDA: those of every target, ``greedy``, ``batch`` and ``draw``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from sdc.ir.ops import shape_of
 from sdc.targets.cuda.cuts import WORKER, workers_of
 from sdc.targets.cuda.kernels.likeliest import Likeliest, LikeliestOfShare, LikeliestOfShares
 from sdc.targets.cuda.lower.body import ALL_REDUCE, FALLBACK, CudaBody, Scheduled
+from sdc.targets.cuda.lower.draw import DRAW, Drawing
 from sdc.targets.fused.packed import PackedWeights
 from sdc.targets.fused.rebuild import Rebuild
 from sdc.targets.fused.signature import State
 
-__all__ = ["BATCH", "Lowering"]
+__all__ = ["BATCH", "DRAW", "Lowering"]
 
 BATCH = "batch"
 """The function that decodes one token of each of several sequences."""
@@ -50,6 +51,13 @@ class Lowering(Rebuild):
         sequences' axis in front.
         """
         self.add(BATCH, function, bound=most, emitter=_Batch)
+
+    def add_draw(self, vocab: int, most: int) -> None:
+        """:data:`DRAW`: a token of each of ``most`` rows of logits at most, which ``decode`` has left."""
+        width = int(shape_of(self.builder.get()["decode"].body.body, "logits")[-1])
+        drawing = Drawing(self, vocab, width)
+        drawing.add(most)
+        self.launches[DRAW] = drawing.launches
 
     def is_whole(self, function: str) -> bool:
         """Whether every operation of a function has a kernel of ours, sums over workers aside."""

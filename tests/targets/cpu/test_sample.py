@@ -75,8 +75,7 @@ def test_draws_are_the_samplers(vocab, top_p, isa) -> None:
         random = np.random.default_rng(5)
         uniforms = [random.random() for _ in range(DRAWS)]
         draws = choose.draws(logits_of(vocab, spread), 0.8, top_p, uniforms)
-        same = np.equal(draws, sampled(vocab, spread, top_p))
-        assert np.mean(same) > 0.98  # but for rounding at the borders of tokens
+        assert draws == sampled(vocab, spread, top_p)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from helpers.simt_machine import emulated_module
 from helpers.spiking_form import SpikeOptions, spiking_form, state_inputs
 from helpers.tiny_llama import tiny_llama
 
-from sdc.errors import DeviceMemoryError, TargetError
+from sdc.errors import DeviceMemoryError, NumericsError, TargetError
 from sdc.ir.evaluate import Evaluator
 from sdc.ir.model import Model
 from sdc.ir.ops import shape_of
@@ -88,6 +89,46 @@ def test_answers_to_several_prompts_are_those_of_each_alone(program) -> None:
         token = int(program.runner.resume(prompt).argmax())
         following = program.runner.following(token, Sampler())
         assert made == [token, next(following)]
+
+
+class OnTheDevice(Sampler):
+    """A sampler to which no logits are shown, but those of a prompt."""
+
+    shown = 0
+
+    def __call__(self, logits: np.ndarray) -> int:
+        self.shown += 1
+        assert self.shown == 1
+        return super().__call__(logits)
+
+
+@pytest.mark.parametrize("settings", [(0.8, 0.9), (1.5, 1.0), (0.0, 1.0)], ids=["top-p", "all", "greedy"])
+def test_tokens_are_drawn_on_the_device_and_are_the_samplers(program, settings) -> None:
+    runner, made = program.runner, []
+    for prompt in PROMPTS:
+        sampler, chooser = Sampler(*settings, seed=5), OnTheDevice(*settings, seed=5)
+        want = [sampler(runner.resume(prompt))]
+        for _ in range(3):
+            want.append(sampler(runner.decode(want[-1])))
+        first = chooser(runner.resume(prompt))
+        assert [first, *itertools.islice(runner.following(first, chooser), 3)] == want
+        made.append(want[:3])
+    answers = answer_together(runner, PROMPTS, 3, lambda: OnTheDevice(*settings, seed=5), frozenset(), 32)
+    assert answers.tokens == made
+
+
+def test_a_logit_that_is_no_number_is_told_and_the_next_token_stands_where_it_should(program) -> None:
+    runner, sampler = program.runner, Sampler(0.8, 0.9, seed=5)
+    token = int(runner.resume(PROMPTS[0]).argmax())
+    want = next(runner.following(token, Sampler(0.8, 0.9, seed=5)))
+    runner.resume(PROMPTS[0])
+    draw = runner.draw
+    with pytest.MonkeyPatch.context() as patch:
+        bad = tvm.runtime.tensor(np.full((1, 1, 64), np.nan, np.float32))
+        patch.setattr(runner, "draw", lambda _logits, *rest: draw(bad, *rest))
+        with pytest.raises(NumericsError, match="a logit is NaN or infinite"):
+            next(runner.following(token, Sampler(0.8, 0.9)))
+    assert next(runner.following(token, sampler)) == want
 
 
 def test_refusals(program) -> None:

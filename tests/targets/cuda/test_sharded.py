@@ -121,6 +121,8 @@ def test_what_all_workers_hold_is_stored_once_and_shares_once_each(built) -> Non
 
 def test_the_build_report_names_the_all_reduces(built) -> None:
     taken = [s["schedule"] for s in built.manifest["schedules"] if s["function"] == "greedy"]
+    drawing = [s["schedule"] for s in built.manifest["schedules"] if s["function"] == "draw"]
+    assert drawing == ["copy", "all-reduce", "draw"]
     assert taken.count("all-reduce") == 4  # the embedding, two of the layer, the choice of a token
     assert (taken.count("gemv-dp4a"), taken.count("add")) == (8, 2)  # two residuals
     assert "dlight" not in taken
@@ -150,6 +152,11 @@ def test_two_workers_give_the_whole_programs_logits_and_tokens(pair) -> None:
         both = [each.following(token, Sampler(*settings, seed=1)) for each in (halves, whole)]
         made = [list(itertools.islice(following, 2)) for following in both]
         assert made[0] == made[1]
+    halves.resume(TOKENS)
+    drawn, seen = halves.following(token, Sampler(1.0, 0.9, seed=1)), Sampler(1.0, 0.9, seed=1)
+    made = [next(drawn), next(drawn)]
+    halves.resume(TOKENS)
+    assert made == [seen(halves.decode(given)) for given in (token, made[0])]
     np.testing.assert_allclose(halves.resume([*TOKENS[:4], 9]), whole.resume([*TOKENS[:4], 9]), **close)
     assert (halves.reused, halves.position) == (4, 5)
 
@@ -158,10 +165,12 @@ def test_several_prompts_decode_together_on_all_workers(pair) -> None:
     whole, halves = pair
     prompts = [[5, 9, 33], [60]]
     assert halves.most_together == whole.most_together > 0
-    answers = answer_together(halves, prompts, 2, Sampler, frozenset(), 32)
-    for prompt, made in zip(prompts, answers.tokens, strict=True):
-        token = int(whole.resume(prompt).argmax())
-        assert made == [token, int(whole.decode(token).argmax())]
+    for sampler in (Sampler, lambda: Sampler(1.0, 0.9, seed=2)):
+        answers = answer_together(halves, prompts, 2, sampler, frozenset(), 32)
+        for prompt, made in zip(prompts, answers.tokens, strict=True):
+            choose = sampler()
+            token = choose(whole.resume(prompt))
+            assert made == [token, choose(whole.decode(token))]
     group = halves.together(2)
     group.sequences[1].prefill([3, 4])
     want = whole.resume([3, 4, 5])
