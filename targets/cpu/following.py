@@ -8,14 +8,18 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sdc.targets.base import Chooser
-from sdc.targets.fused.machine import tensor_of
+from sdc.targets.fused.machine import tensor_of, zeros
 
-__all__ = ["FOLLOWING", "NO_NUMBER", "Draws", "Following"]
+__all__ = ["CHOOSE", "FOLLOWING", "NO_NUMBER", "Choice", "Draws", "Following"]
 
 FOLLOWING = "following"
 """The name of the compiled function."""
+
+CHOOSE = "choose"
+"""The name of the one that chooses a token from logits."""
 
 NO_NUMBER = -1
 """What is chosen where a logit is NaN or infinite."""
@@ -52,6 +56,31 @@ class Draws:
         if self._random and self.used < self.numbers.size:
             self._random.bit_generator.state = self._state
             self._random.random(self.used)
+
+
+class Choice:
+    """A token from logits, by the compiled function.
+
+    Args:
+        function: The one named :data:`CHOOSE`.
+    """
+
+    def __init__(self, function: Any, vocab: int) -> None:
+        self._function = function
+        self._logits, self._settings, self._made = (
+            zeros([vocab], "float32"),
+            np.zeros(3),
+            np.zeros(1, np.int64),
+        )
+        self._tensors = [tensor_of(each) for each in (self._logits, self._settings, self._made)]
+
+    def __call__(self, logits: NDArray, choose: Chooser) -> int:
+        """The token, or NO_NUMBER; logits [vocab] may lie off the alignment that the function wants."""
+        self._logits[:] = logits
+        drawn = choose.random.random() if choose.temperature > 0 else 0.0
+        self._settings[:] = choose.temperature, choose.top_p, drawn
+        self._function(*self._tensors)
+        return int(self._made[0])
 
 
 class Following:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdc.targets.base import Chooser
-from sdc.targets.cpu.following import FOLLOWING, NO_NUMBER, Draws, Following
+from sdc.targets.cpu.following import CHOOSE, FOLLOWING, NO_NUMBER, Choice, Draws, Following
 from sdc.targets.cpu.layout import sequence_bytes, unpack_keys
 from sdc.targets.fused.machine import tensor_of, zeros
 from sdc.targets.fused.runner import DecoderRunner, HostMemory, no_number, thread_count
@@ -42,8 +42,11 @@ class CpuRunner(DecoderRunner):
         for name in signature.regions:
             function = module.get_function(name, query_imports=True)
             self._regions[name] = _Region(function, signature, name, data)
-        known = module.implements_function(FOLLOWING, query_imports=True)  # of old programs, it is not
-        self._following = Following(module.get_function(FOLLOWING, query_imports=True)) if known else None
+        self._following = self._choice = None  # programs compiled long ago have neither
+        if module.implements_function(FOLLOWING, query_imports=True):
+            self._following = Following(module.get_function(FOLLOWING, query_imports=True))
+        if module.implements_function(CHOOSE, query_imports=True):
+            self._choice = Choice(module.get_function(CHOOSE, query_imports=True), signature.vocab)
 
     @property
     def most_together(self) -> int:
@@ -65,17 +68,15 @@ class CpuRunner(DecoderRunner):
         def step(tokens: NDArray, places: NDArray) -> NDArray:
             return region(tensor_of(tokens), tensor_of(places), cache, tokens.size)
 
-        row = zeros([self._signature.vocab], "float32")  # a row of several is off its alignment
-        aligned = tensor_of(row)
-
         def choice(tokens: NDArray, places: NDArray, choosers: Sequence[Chooser]) -> list[int]:
-            made = []
-            for logits, choose in zip(step(tokens, places), choosers, strict=True):
-                row[:] = logits
-                made.append(self._choice(aligned, choose))
+            assert self._choice is not None
+            made = list(map(self._choice, step(tokens, places), choosers))
+            if NO_NUMBER in made:
+                raise no_number()
             return made
 
-        return Together([self._sibling(piece) for piece in pieces], step, choice)
+        sequences = [self._sibling(piece) for piece in pieces]
+        return Together(sequences, step, None if self._choice is None else choice)
 
     def _sibling(self, memory: NDArray) -> CpuRunner:
         """The same program with a sequence of its own."""

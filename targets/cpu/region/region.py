@@ -20,10 +20,10 @@ from tvm.sym import Analyzer
 from tvm.tirx.script import builder as T
 
 from sdc.targets.cpu.emit import loop, prim_func, store
-from sdc.targets.cpu.following import FOLLOWING
+from sdc.targets.cpu.following import CHOOSE, FOLLOWING
 from sdc.targets.cpu.isa import Isa
 from sdc.targets.cpu.kernels.sample import sample
-from sdc.targets.cpu.region.following import follow
+from sdc.targets.cpu.region.following import choose, follow
 from sdc.targets.cpu.region.own import OwnSteps
 from sdc.targets.cpu.region.plan import Slot, place
 from sdc.targets.cpu.region.program import Fixed, Step, Steps, read_steps
@@ -106,8 +106,9 @@ def make_region(
         apart: Bytes from one sequence's states to the next one's, where every token is of a sequence of its
             own: kernels of one token are then called for each row, and ``position`` [2, n] holds the rows'
             positions and the numbers of their sequences. 0: tokens follow each other in one sequence.
-        continues: Adds the function ``following``, which goes on with the token that it chooses
-            (:mod:`sdc.targets.cpu.region.following`); for functions of one token whose result are logits.
+        continues: Adds the functions ``following``, which goes on with the token that it chooses, and
+            ``choose`` (:mod:`sdc.targets.cpu.region.following`); for functions of one token whose result are
+            logits.
     """
     steps = read_steps(function, fixed, bound)
     if steps is None or any(step.kernel not in kernels for step in steps.calls):
@@ -122,7 +123,9 @@ def make_region(
     parts = emitter.parts(name)
     made = {**parts, **sync_functions(), name: prim_func(name, lambda: emitter.emit(isa, list(parts)))}
     if continues:
-        tasks[_CHOICE] = choice = as_task(partial(sample, int(steps.result_shape[-1]), isa), bound)
+        vocab = int(steps.result_shape[-1])
+        tasks[_CHOICE] = choice = as_task(partial(sample, vocab, isa), bound)
+        made[CHOOSE] = prim_func(CHOOSE, lambda: choose(vocab, choice, symbol_of(_CHOICE)))
         made[FOLLOWING] = prim_func(FOLLOWING, lambda: emitter.emit_following(isa, list(parts), choice))
     functions = {symbol: function.with_attr("global_symbol", symbol) for symbol, function in made.items()}
     count = len(steps.calls)
