@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ MIDDLE = {"sdc.frontends", "sdc.passes", "sdc.targets"}
 TARGETS = {"cpu", "cuda", "neuro"}
 
 
+@cache
 def modules() -> dict[str, Path]:
     found = {}
     for folder, package in FOLDERS.items():

@@ -158,8 +158,15 @@ def _reduce(intrinsic: str, value: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin("int32", intrinsic, value)
 
 
-def build(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> tvm.runtime.Module:
-    """Compiles kernels on their own, callable by name (tests and measurements)."""
+def build(
+    functions: dict[str, tirx.PrimFunc], target: tvm.target.Target, *, checks: bool = True
+) -> tvm.runtime.Module:
+    """Compiles kernels on their own, callable by name (tests and measurements).
+
+    Args:
+        checks: They check their arguments, which the kernels of a program do not.
+    """
     module = tvm.IRModule({k: f.with_attr("global_symbol", k) for k, f in functions.items()})
-    with tvm.transform.PassContext(disabled_pass=list(SKIPPED)):
+    options = {"tirx.disable_assert": not checks}
+    with tvm.transform.PassContext(disabled_pass=list(SKIPPED), config=options):
         return tvm.tirx.build(module, target=target)

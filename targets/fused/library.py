@@ -23,7 +23,7 @@ from sdc.cache import cache_dir
 __all__ = ["cached_objects", "save_objects"]
 
 # Changes when equal modules begin to give other machine code: with the order of the build's own passes.
-_BUILD = 4
+_BUILD = 5
 
 # Programs that the cache keeps: the last used ones, about a megabyte each.
 _KEPT = 64

@@ -50,10 +50,11 @@ every_isa = pytest.mark.parametrize(
 
 
 class Kernels:
-    """Kernels by name, compiled together."""
+    """Kernels by name, compiled together; their arguments are checked here, which takes LLVM no time."""
 
     def __init__(self, functions: Mapping[str, tirx.PrimFunc], isa: Isa) -> None:
-        self._module = build(dict(functions), isa.target())
+        self._functions = dict(functions)
+        self._module = build(self._functions, isa.target(), checks=False)
         self._emulated = EmulatedKernels(self._module, functions) if _is_emulated(isa) else None
 
     def function(self, name: str) -> Callable[..., None]:
@@ -64,6 +65,7 @@ class Kernels:
         """Calls a kernel with the inputs and fresh outputs of the given shapes and dtypes; returns those."""
         given = [np.asarray(a, order="C") for a in inputs]
         results = [np.zeros(shape, dtype) for shape, dtype in out]
+        self.check(name, *given, *results)
         if self._emulated is not None:
             arrays = self._emulated.run(name, [*given, *results])[len(given) :]
         else:
@@ -71,6 +73,20 @@ class Kernels:
             self.function(name)(*[tvm.runtime.tensor(a) for a in given], *tensors)
             arrays = [t.numpy() for t in tensors]
         return arrays[0] if len(arrays) == 1 else arrays
+
+    def check(self, name: str, *arrays: NDArray) -> None:
+        """Fails where arrays are none that the kernel takes: rank, dtype, sizes, equal where it says so."""
+        known: dict[int, int] = {}
+        for param, array in zip(self._functions[name].params, arrays, strict=True):
+            shape = list(param.ty.shape)
+            wanted = len(shape), str(param.ty.dtype)
+            assert (array.ndim, str(array.dtype)) == wanted, (
+                f"{name}: {param.name} is {array.dtype}{array.shape}"
+            )
+            for dimension, size in zip(shape, array.shape, strict=True):
+                fixed = isinstance(dimension, tirx.IntImm)
+                want = int(dimension.value) if fixed else known.setdefault(hash(dimension), size)
+                assert want == size, f"{name}: {param.name} is {array.shape}, not {shape}"
 
 
 def run_kernel(function: tirx.PrimFunc, isa: Isa, *inputs: NDArray, out: Outputs) -> Any:

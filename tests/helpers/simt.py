@@ -21,6 +21,7 @@ from helpers.simt_memory import Global, Local, Memory, Shared
 from helpers.simt_operations import BINARY, CALLS, dot4, reinterpret
 from numpy.typing import NDArray
 from tvm import tirx
+from tvm_ffi import StructuralKey
 
 __all__ = ["SimtError", "launch", "run_kernel"]
 
@@ -49,13 +50,21 @@ def launch(function: tirx.PrimFunc, arrays: list[NDArray]) -> None:
         arrays: One per parameter, contiguous; those that the kernel writes are changed.
     """
     shapes = tuple((array.shape, str(array.dtype)) for array in arrays)
-    _translated(function, shapes, threading.get_ident()).run(arrays)
+    _translated(_key(function), shapes).run(arrays)
+
+
+@lru_cache(maxsize=1024)
+def _key(function: tirx.PrimFunc) -> StructuralKey:
+    return StructuralKey(function)
 
 
 @lru_cache(maxsize=256)
-def _translated(function: tirx.PrimFunc, shapes: Shapes, _thread: int) -> Emulator:
-    """A program launches the same kernels for every token: translating one takes longer than running it."""
-    return Emulator(function, shapes)
+def _translated(function: StructuralKey, shapes: Shapes) -> Emulator:
+    """A program launches the same kernels for every token, and others have equal ones.
+
+    Translating a kernel takes longer than running it.
+    """
+    return Emulator(function.key, shapes)
 
 
 class Emulator:
@@ -72,18 +81,26 @@ class Emulator:
         self.vars: dict[int, Value] = {}
         self.memories: dict[int, Memory] = {}
         self.constants: dict[tuple[str, str, int], Value] = {}
+        self.codes: dict[int, tuple[Any, Code]] = {}
         self.lanes = self.blocks = 1
+        self.lock = threading.Lock()  # workers of a sharded program launch from threads
         for param, (shape, dtype) in zip(function.params, shapes, strict=True):
             self.bind_shape(param, shape, dtype)
         body = self.launch(function.body)
         self.arguments = [Global(str(p.name), np.empty(0, str(p.ty.dtype))) for p in function.params]
         self.memories.update(zip(map(hash, function.params), self.arguments, strict=True))
         self.mask = np.ones(self.lanes, bool)
+        self.codes.clear()  # of one lane
         self.code = self.statement(body)
+        self.codes.clear()
         self.bound = dict(self.vars)
 
     def run(self, arrays: list[NDArray]) -> None:
         """All blocks, all threads, on fresh registers and shared memory."""
+        with self.lock:
+            self._run(arrays)
+
+    def _run(self, arrays: list[NDArray]) -> None:
         for memory, array in zip(self.arguments, arrays, strict=True):
             assert array.flags.c_contiguous
             memory.data = array.reshape(-1)
@@ -242,6 +259,15 @@ class Emulator:
     # Expressions
 
     def expression(self, node: Any) -> Code:
+        """Two thirds of a kernel's expressions are parts that it uses elsewhere too."""
+        if isinstance(node, tirx.IntImm | tirx.FloatImm):  # whose hash is no address
+            return self.constant(node)
+        name = hash(node)
+        if name not in self.codes:
+            self.codes[name] = node, self.translate(node)  # which keeps the node: its address is the name
+        return self.codes[name][1]
+
+    def translate(self, node: Any) -> Code:
         kind = type(node).__name__
         if kind in BINARY:
             a, b, operation = self.expression(node.a), self.expression(node.b), BINARY[kind]
@@ -255,8 +281,6 @@ class Emulator:
             self.constants[key] = np.broadcast_to(single, (self.lanes,))
         value = self.constants[key]
         return lambda: value
-
-    of_IntImm = of_FloatImm = constant
 
     def of_Var(self, node: Any) -> Code:
         name = hash(node)

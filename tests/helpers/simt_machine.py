@@ -26,7 +26,7 @@ __all__ = ["emulated_module"]
 
 _NUMBERS = itertools.count()
 
-# Its functions only check their arguments and call: LLVM would optimise them for longer than they ever run.
+# Its functions only call: LLVM would optimise them for longer than they ever run.
 _HOST = tvm.target.Target({"kind": "llvm", "opt-level": 0})
 
 

@@ -13,9 +13,12 @@ from sdc.ir.model import Model, ModelInfo
 from sdc.ir.ops import attention, kv_append, linear, rotary
 from sdc.ir.params import FunctionSource, Param, array_param
 
-__all__ = ["decoder_inputs", "lazy_llama", "tiny_llama"]
+__all__ = ["ONE_WIDTH", "decoder_inputs", "lazy_llama", "tiny_llama"]
 
 EPSILON = 1e-5
+
+# Of one layer whose matrices are all of one shape: few kernels to compile, where a test is not about shapes.
+ONE_WIDTH = {"layers": 1, "kv_heads": 4, "ffn": 32, "vocab": 32}
 
 
 def tiny_llama(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers.spiking_form import SpikeOptions, spiking_form
-from helpers.tiny_llama import tiny_llama
+from helpers.tiny_llama import ONE_WIDTH, tiny_llama
 
 from sdc.config import CompileConfig
 from sdc.errors import ConfigError
@@ -18,7 +18,7 @@ from sdc.targets.cpu.isa import best_level
 from sdc.targets.cpu.kernels.linear import LinearSpec
 from sdc.targets.cpu.lower.choice import COSTS, Choices, choose, collapsed_cost, event_cost
 
-TOKENS = np.random.default_rng(4).integers(0, 64, 12)
+TOKENS = np.random.default_rng(4).integers(0, 32, 12)
 LINEARS = [LinearSpec(960, 576, 32, bits=4, tokens=1), LinearSpec(576, 1536, 64, tokens=1)]
 
 
@@ -63,7 +63,7 @@ def run(model: Model, lowering: str, folder) -> tuple[dict, np.ndarray]:
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_program_gives_the_same_logits_in_both_forms(bits, tmp_path) -> None:
     options = SpikeOptions(weight_bits=bits, weight_group=8 if bits == 4 else 0)
-    model = spiking_form(tiny_llama(layers=1), options)
+    model = spiking_form(tiny_llama(**ONE_WIDTH), options)
     collapsed, want = run(model, "collapsed", tmp_path / "collapsed")
     event, got = run(model, "event", tmp_path / "event")
     np.testing.assert_array_equal(got, want)
@@ -73,7 +73,8 @@ def test_a_program_gives_the_same_logits_in_both_forms(bits, tmp_path) -> None:
 
 
 def test_one_program_may_mix_both_forms(tmp_path) -> None:
-    model = spiking_form(tiny_llama(layers=1, vocab=2048), SpikeOptions())  # smaller heads stay collapsed
+    shape = {**ONE_WIDTH, "vocab": 2048}  # smaller heads stay collapsed
+    model = spiking_form(tiny_llama(**shape), SpikeOptions())
     mixed, got = run(replace(model, zeros={"head": 0.999}), "auto", tmp_path / "mixed")
     _, want = run(model, "auto", tmp_path / "plain")
     np.testing.assert_array_equal(got, want)

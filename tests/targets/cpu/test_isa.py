@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tvm
 from helpers.spiking_form import SpikeOptions, spiking_form
-from helpers.tiny_llama import tiny_llama
+from helpers.tiny_llama import ONE_WIDTH, tiny_llama
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,7 +56,7 @@ def test_native_is_this_processor_with_its_features_and_no_others() -> None:
 
 @pytest.mark.parametrize("mcpu", ["native", best_level().name, "generic"])
 def test_a_program_for_one_processor_holds_its_code_alone_and_says_so(mcpu, tmp_path) -> None:
-    model = spiking_form(tiny_llama(layers=1), SpikeOptions())
+    model = spiking_form(tiny_llama(**ONE_WIDTH), SpikeOptions())
     target, config = CpuTarget(), CompileConfig.of(mcpu=mcpu)
     target.check(config)
     manifest = json.loads(json.dumps(target.build(model, config, tmp_path, lambda *_: None).manifest))

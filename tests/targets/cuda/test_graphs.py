@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tvm
 import tvm_ffi
+from helpers.no_machine_code import without_machine_code
 from helpers.simt_machine import emulated_module
 from helpers.spiking_form import SpikeOptions, spiking_form
 from helpers.tiny_llama import tiny_llama
@@ -208,7 +209,8 @@ def launches(module: tvm.IRModule, name: str) -> int:
     return sum(isinstance(v, relax.Call) and isinstance(v.op, tvm.ir.GlobalVar) for v in values)
 
 
-def test_a_program_with_graphs_builds_and_says_so(tmp_path) -> None:
+def test_a_program_with_graphs_builds_and_says_so(tmp_path, monkeypatch) -> None:
+    without_machine_code(monkeypatch)  # of kernels, which test_build.py has compiled
     model = spiking_form(tiny_llama(**SHAPE), OPTIONS)
     config = CompileConfig.of(target="cuda", arch="sm_90", cuda_graphs=True)
     manifest = json.loads(json.dumps(CudaTarget().build(model, config, tmp_path, lambda *_: None).manifest))

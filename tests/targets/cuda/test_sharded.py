@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tvm
 import tvm_ffi
+from helpers.no_machine_code import without_machine_code
 from helpers.simt_machine import emulated_module
 from helpers.spiking_form import SpikeOptions, spiking_form
 from helpers.tiny_llama import tiny_llama
@@ -24,7 +25,6 @@ from sdc.ir.tables import ByteRows
 from sdc.runtime.batch import answer_together
 from sdc.runtime.sampling import Sampler
 from sdc.targets.cuda import CudaTarget
-from sdc.targets.cuda.compiled import Compiled
 from sdc.targets.cuda.cuts import LinearShare, for_worker
 from sdc.targets.cuda.device import find_devices
 from sdc.targets.cuda.program import CudaProgram, compile_program, lower_for_cuda
@@ -56,15 +56,6 @@ def quiet(_what: str, _done: int, _of: int) -> None:
     """Progress that nobody reads."""
 
 
-class NoMachineCode:
-    """A compiler that makes none."""
-
-    name = "none"
-
-    def fat_binary(self, _source: str, _archs: Any) -> Compiled:
-        return Compiled(b"", ())
-
-
 @dataclass(frozen=True)
 class Built:
     """The whole model, and what the target wrote for two workers."""
@@ -81,7 +72,7 @@ def built(tmp_path_factory) -> Built:
     model = replace(model, params={**model.params, "embed.weight": table})
     config = CompileConfig.of(target="cuda", arch="sm_90", shards=2)
     with pytest.MonkeyPatch.context() as patch:  # the command line's test has the kernels compiled
-        patch.setattr("sdc.targets.cuda.target.find_compiler", NoMachineCode)
+        without_machine_code(patch)
         manifest = CudaTarget().build(model, config, folder, quiet).manifest
     return Built(model, folder, json.loads(json.dumps(manifest)))
 
