@@ -26,7 +26,7 @@ import numpy as np
 import tvm
 
 import sdc
-from sdc.errors import DeviceMemoryError
+from sdc.errors import DeviceMemoryError, NoDeviceError
 from sdc.runtime.sampling import Sampler
 from sdc.targets.cuda.compiler import find_compiler
 from sdc.targets.cuda.device import find_devices
@@ -66,7 +66,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--write", type=Path, help="append the tables to this file")
     options = parser.parse_args()
-    device = find_devices()[0]
+    try:
+        device = find_devices()[0]
+    except NoDeviceError:
+        parser.exit(2, "this machine has no CUDA device (nvidia-smi lists them), and nothing else is timed\n")
     bench = Bench(device, options.rounds)
     text = "\n".join(bench.report(options.shapes.split(","), options.programs, options.tokens))
     print(text)

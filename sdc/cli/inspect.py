@@ -58,12 +58,20 @@ def _inspect_program(path: Path, json: bool) -> None:
     if facts["summary"]:
         print_facts("program", facts["summary"])
     if facts["kernels"]:
-        print_rows("kernels", facts["kernels"], tuple(facts["kernels"][0]))
+        rows = [_kernel(each) for each in facts["kernels"]]
+        print_rows("kernels", rows, tuple(rows[0]))
     event = [row for row in facts["lowerings"] if row["lowering"] == "event"]
     if event:
         print_rows("event-driven while decoding", event, tuple(event[0]))
     for note in facts["notes"]:
         print(f"note: {note}")
+
+
+def _kernel(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the table, narrow enough for a terminal."""
+    resident = f"{found['blocks']} ({found['occupancy']:.0%})"
+    shown = {name: found[name] for name in ("arch", "registers", "shared", "spilled")}
+    return {"name": found["name"].removesuffix("_kernel"), **shown, "blocks": resident}
 
 
 def _inspect_model(path: Path, json: bool) -> None:

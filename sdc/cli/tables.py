@@ -31,10 +31,10 @@ def print_facts(title: str, facts: Mapping[str, Any]) -> None:
 
 
 def print_rows(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """A table of one row each."""
+    """A table of one row each; what is too long for its column goes on below, nothing is cut off."""
     table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(column.replace("_", " "))
+        table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
         table.add_row(*(escape(number(row[c])) for c in columns))
     Console().print(table)

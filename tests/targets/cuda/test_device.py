@@ -65,6 +65,19 @@ def test_a_device_gives_what_the_emulator_gives(bits, settings, tmp_path) -> Non
 
 
 @pytest.mark.parametrize("settings", [{}, {"shards": 2}])
+def test_drawn_tokens_are_the_samplers_for_the_devices_logits(settings, tmp_path) -> None:
+    _, runner = loaded(8, tmp_path, **settings)
+    for drawing in ((0.8, 0.9), (1.5, 1.0)):
+        sampler = Sampler(*drawing, seed=3)
+        token = int(runner.resume(TOKENS[:4]).argmax())
+        want = [sampler(runner.decode(token))]
+        want += [sampler(runner.decode(want[-1]))]
+        runner.resume(TOKENS[:4])
+        following = runner.following(token, Sampler(*drawing, seed=3))
+        assert [next(following) for _ in range(2)] == want
+
+
+@pytest.mark.parametrize("settings", [{}, {"shards": 2}])
 def test_prompts_together_are_each_alone_and_spikes_are_counted(settings, tmp_path) -> None:
     _, runner = loaded(8, tmp_path, **settings)
     prompts = [[5, 9, 33], [60, 1, 2, 3, 4], [7]]

@@ -259,6 +259,9 @@ def test_the_command_line_reaches_it(command, tmp_path, monkeypatch) -> None:
     assert found["config"]["shards"] == 2
     assert found["summary"]["GPUs"].startswith("2,")
     assert "4 add" in found["summary"]["greedy"]  # residuals, after the all-reduces of two layers
+    shown = command("inspect", out)[1]
+    assert "draw_token_96" in shown  # names and heads of columns are not cut off
+    assert "registers" in shown
     status, _, complaint = command("run", out, "--prompt", "Hello")
     assert (status, complaint.count("\n")) == (2, 1)
     assert "has no CUDA device" in complaint
