@@ -84,6 +84,10 @@ class Compiler(Protocol):
         """What it is, with its version."""
         ...
 
+    def archs(self) -> tuple[str, ...]:
+        """The architectures that it makes machine code for."""
+        ...
+
     def fat_binary(self, source: str, archs: Sequence[str]) -> Compiled:
         """Machine code for the architectures, and PTX of the lowest for newer devices.
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sdc.errors import TargetError
-from sdc.targets.cuda.compiled import MINIMUM, Compiler, version_words
+from sdc.targets.cuda.compiled import MINIMUM, Compiler, number, version_words
 from sdc.targets.cuda.nvcc import find_nvcc
 from sdc.targets.cuda.nvrtc import find_nvrtc
 
-__all__ = ["find_compiler"]
+__all__ = ["check_archs", "find_compiler"]
+
+_OLDEST = 80  # mma.m16n8k32 on bytes (PTX ISA, "Warp level matrix instructions")
 
 
 def find_compiler() -> Compiler:
@@ -28,3 +32,18 @@ def find_compiler() -> Compiler:
                 f"toolkit {least} or newer (developer.nvidia.com/cuda-downloads), or the packages of "
                 "pip install 'sdc-compiler[cuda]'"
             ) from no_nvrtc
+
+
+def check_archs(compiler: Compiler, archs: Sequence[str]) -> None:
+    """Whether kernels can be compiled for such architectures.
+
+    Raises:
+        TargetError: One is too old for them, or not known to the compiler.
+    """
+    old = [arch for arch in archs if number(arch) < _OLDEST]
+    if old:
+        raise TargetError(f"arch = {old[0]}: the kernels need sm_{_OLDEST} or newer")
+    known = compiler.archs()
+    unknown = [arch for arch in archs if arch not in known]
+    if unknown and known:
+        raise TargetError(f"arch = {unknown[0]}: {compiler.name} makes code for {', '.join(known)}")

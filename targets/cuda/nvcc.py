@@ -28,6 +28,11 @@ class Nvcc:
         """For people and manifests."""
         return f"nvcc {version_words(self.version)}"
 
+    def archs(self) -> tuple[str, ...]:
+        """The architectures that it makes machine code for."""
+        command = [str(self.path), "--list-gpu-code"]
+        return tuple(subprocess.run(command, capture_output=True, text=True, check=False).stdout.split())
+
     def fat_binary(self, source: str, archs: Sequence[str]) -> Compiled:
         """Compiles CUDA C++ for the architectures.
 

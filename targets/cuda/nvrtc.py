@@ -45,6 +45,14 @@ class Nvrtc:
         """For people and manifests."""
         return f"NVRTC {version_words(self.version)}"
 
+    def archs(self) -> tuple[str, ...]:
+        """The architectures that it makes machine code for (nvrtc.h, ``nvrtcGetSupportedArchs``)."""
+        library, count = ctypes.CDLL(str(self.path)), ctypes.c_int()
+        if library.nvrtcGetNumSupportedArchs(ctypes.byref(count)):
+            return ()
+        held = (ctypes.c_int * count.value)()
+        return () if library.nvrtcGetSupportedArchs(held) else tuple(f"sm_{number}" for number in held)
+
     def fat_binary(self, source: str, archs: Sequence[str]) -> Compiled:
         """Compiles CUDA C++ for the architectures, with PTX of the lowest for newer devices.
 

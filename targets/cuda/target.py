@@ -18,7 +18,7 @@ from sdc.errors import CorruptArtefactError
 from sdc.ir.model import Model, ModelInfo
 from sdc.targets.base import BuildResult, Progress, Runner, StatelessRunner
 from sdc.targets.cuda.compiled import Kernel
-from sdc.targets.cuda.compiler import find_compiler
+from sdc.targets.cuda.compiler import check_archs, find_compiler
 from sdc.targets.cuda.cuts import LinearShare, is_cut
 from sdc.targets.cuda.device import DeviceMemory, check_room, find_devices
 from sdc.targets.cuda.emitted import find_disassembler, write_emitted
@@ -51,9 +51,9 @@ class CudaTarget:
         """Looks for the compiler, and for a disassembler where one is needed.
 
         Raises:
-            TargetError: One is missing or too old.
+            TargetError: One is missing or too old, or makes no code for an architecture.
         """
-        find_compiler()
+        check_archs(find_compiler(), _archs(config))
         if "sass" in (config.emit or ""):
             find_disassembler()
 
@@ -72,7 +72,7 @@ class CudaTarget:
         For several GPUs, ``weights.safetensors`` has what all of them need, ``shard.N.safetensors`` the rest.
         """
         compiler = find_compiler()
-        archs = tuple((config.arch or _DEFAULT_ARCHS).split(","))
+        archs = _archs(config)
         progress("lower", 0, 3)
         linears: list[LinearShare] = []
         if _shards(config) > 1:
@@ -136,6 +136,10 @@ class CudaTarget:
         if signature.kind == "decoder":
             return CudaRunner(module, signature, weights[0], memories[0])
         return GraphRunner(module, signature, weights[0], memories[0])
+
+
+def _archs(config: Any) -> tuple[str, ...]:
+    return tuple((config.arch or _DEFAULT_ARCHS).split(","))
 
 
 def _shards(config: Any) -> int:

@@ -122,6 +122,14 @@ def test_a_missing_or_old_compiler_is_named(tmp_path, monkeypatch) -> None:
         find_nvcc()
 
 
+def test_architectures_are_checked_before_the_passes() -> None:
+    with pytest.raises(TargetError, match=r"arch = sm_999: nvcc .* makes code for sm_.*sm_90"):
+        CudaTarget().check(CompileConfig.of(target="cuda", arch="sm_90,sm_999"))
+    with pytest.raises(TargetError, match="arch = sm_75: the kernels need sm_80 or newer"):
+        CudaTarget().check(CompileConfig.of(target="cuda", arch="sm_75"))
+    CudaTarget().check(CompileConfig.of(target="cuda"))
+
+
 def test_source_that_does_not_compile_is_an_error_with_what_nvcc_says() -> None:
     with pytest.raises(TargetError, match="could not compile the kernels"):
         find_nvcc().fat_binary("__global__ void f() { undeclared(); }", ["sm_80"])

@@ -39,6 +39,8 @@ def no_nvcc(monkeypatch, tmp_path) -> None:
 def test_it_is_taken_where_there_is_no_nvcc(no_nvcc) -> None:
     assert isinstance(find_compiler(), Nvrtc)
     CudaTarget().check(CompileConfig.of(target="cuda"))
+    with pytest.raises(TargetError, match=r"arch = sm_999: NVRTC .* makes code for .*sm_90"):
+        CudaTarget().check(CompileConfig.of(target="cuda", arch="sm_999"))
 
 
 def test_the_fat_binary_holds_machine_code_and_ptx() -> None:
