@@ -15,6 +15,9 @@ from sdc.targets.cuda.emitted import find_disassembler, write_emitted
 class Compiler:
     """Machine code that names its architecture."""
 
+    def archs(self) -> tuple[str, ...]:
+        return ("sm_80", "sm_89", "sm_90")
+
     def ptx(self, _source: str, arch: str) -> str:
         return f"ptx for {arch}"
 
