@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from sdc.ir.model import Model
 from sdc.ir.ops import is_op
 from sdc.targets.cuda.graphs import capture
 from sdc.targets.cuda.kernels.draw import MOST_TOKENS
-from sdc.targets.cuda.lower.body import Scheduled
+from sdc.targets.cuda.lower.body import FALLBACK, Scheduled
 from sdc.targets.cuda.lower.lowering import Lowering
 from sdc.targets.fused.packed import PackedWeights
 from sdc.targets.fused.program import CHUNK, Lowered, bound, compile_module, lower_model
@@ -23,6 +24,10 @@ __all__ = ["CudaProgram", "compile_program", "lower_for_cuda"]
 
 # What TVM's default schedules may assume; machine code is nvcc's, for every architecture asked for.
 _OLDEST = "sm_80"
+
+# A pass of TVM that shrinks buffers to what blocks touch. Kernels here have no blocks, only those that TVM's
+# default schedules make have, and it takes longer than all other passes together.
+_SKIPPED = ("s_tir.CompactBufferAllocation",)
 
 
 @dataclass(frozen=True)
@@ -71,10 +76,11 @@ def target() -> tvm.target.Target:
     return tvm.target.Target({"kind": "cuda", "arch": _OLDEST}, host={"kind": "llvm"})
 
 
-def compile_program(module: tvm.IRModule, graph: str = "") -> CudaProgram:
+def compile_program(module: tvm.IRModule, schedules: Sequence[Scheduled], graph: str = "") -> CudaProgram:
     """Host code and kernel source of a lowered module.
 
     Args:
+        schedules: Of all its operations.
         graph: A function that becomes a CUDA graph (:mod:`sdc.targets.cuda.graphs`); "" for none.
 
     Raises:
@@ -88,6 +94,7 @@ def compile_program(module: tvm.IRModule, graph: str = "") -> CudaProgram:
         "CUDA",
         schedule=_default_schedules(),
         planned=tvm.transform.Sequential(planned),
+        skip=() if any(s.schedule == FALLBACK for s in schedules) else _SKIPPED,
     )
     return CudaProgram(executable, _source(executable.mod), sum(workspace))
 

@@ -81,7 +81,7 @@ class CudaTarget:
         lowered, schedules = lower_for_cuda(model)
         progress("compile", 1, 3)
         graph = "greedy" if config.cuda_graphs and "greedy" in lowered.launches else ""
-        program = compile_program(lowered.module, graph)
+        program = compile_program(lowered.module, schedules, graph)
         objects = save_objects(program.executable, out, "host")
         progress(f"{compiler.name} for {', '.join(archs)}", 2, 3)
         compiled = compiler.fat_binary(program.source, archs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,7 @@ def _cell(path: Path) -> Cell:
 CELLS = tuple(_cell(path) for path in sorted(MODELS.rglob("*.onnx")))
 
 
+@lru_cache(maxsize=1)  # a cell asks for its inputs and outputs one after the other
 def session(path: Path) -> onnxruntime.InferenceSession:
     """onnxruntime on the original file, on one thread."""
     options = onnxruntime.SessionOptions()

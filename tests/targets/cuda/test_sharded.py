@@ -239,9 +239,9 @@ def emulated_devices(patch: pytest.MonkeyPatch, module: tvm.IRModule, folder: Pa
 def test_the_command_line_reaches_it(command, tmp_path, monkeypatch) -> None:
     lowered: list[tvm.IRModule] = []
 
-    def compile_and_keep(module: tvm.IRModule, graph: str = "") -> CudaProgram:
+    def compile_and_keep(module: tvm.IRModule, *rest: Any) -> CudaProgram:
         lowered.append(module)
-        return compile_program(module, graph)
+        return compile_program(module, *rest)
 
     monkeypatch.setattr("sdc.targets.cuda.target.compile_program", compile_and_keep)
     source, out = tiny_source(tmp_path), tmp_path / "two.sdc"
