@@ -190,13 +190,14 @@ class Bench:
         return float(2 * 8192**3 / self.interleaved([run])[0])
 
     def program(self, path: Path, tokens: int) -> Iterator[str]:
-        """Tokens per second of an artefact, greedily, and the share of the bandwidth bound."""
+        """Tokens per second of an artefact, greedily, drawn, and of several sequences together."""
         opened = sdc.load(path)
         runner: Any = opened.decoder
-        yield f"\n{path.name}, {tokens} tokens, greedy:\n"
+        yield f"\n{path.name}, {tokens} tokens, greedy but for those drawn (temperature 0.7, top-p 0.95):\n"
         sizes = [size for size in BATCHES if size <= getattr(runner, "most_together", 0)]
-        yield "| context | prefill tokens/s | decode tokens/s |" + "".join(f" {n} together |" for n in sizes)
-        yield "| --- | --- | --- |" + " --- |" * len(sizes)
+        head = ["context", "prefill tokens/s", "decode tokens/s", "drawn", *(f"{n} together" for n in sizes)]
+        yield f"| {' | '.join(head)} |"
+        yield f"|{' --- |' * len(head)}"
         for context in CONTEXTS:
             if context + tokens > int(opened.manifest["model"]["max_seq"]):
                 continue
@@ -205,11 +206,14 @@ class Bench:
             began = time.perf_counter()
             token = int(runner.prefill(prompt).argmax())
             middle = time.perf_counter()
-            following = runner.following(token, Sampler())
-            for _ in range(tokens):
-                next(following)
-            end = time.perf_counter()
-            rates = [context / (middle - began), tokens / (end - middle)]
+            rates = [context / (middle - began)]
+            for sampler in (Sampler(), Sampler(0.7, 0.95)):
+                runner.resume(prompt)
+                middle = time.perf_counter()
+                following = runner.following(token, sampler)
+                for _ in range(tokens):
+                    next(following)
+                rates.append(tokens / (time.perf_counter() - middle))
             cells = [f"{rate:.0f}" for rate in rates] + [_together(runner, n, prompt, tokens) for n in sizes]
             yield f"| {context} | {' | '.join(cells)} |"
 
@@ -221,9 +225,9 @@ def _together(runner: Any, count: int, prompt: Any, tokens: int) -> str:
     except DeviceMemoryError:
         return "caches do not fit"
     made = [int(sequence.prefill(prompt).argmax()) for sequence in group.sequences]
-    numbers, began = range(count), time.perf_counter()
+    numbers, samplers, began = range(count), [Sampler()] * count, time.perf_counter()
     for _ in range(tokens):
-        made = group.decode(numbers, made).argmax(1).tolist()
+        made = group.following(numbers, made, samplers)
     return f"{count * tokens / (time.perf_counter() - began):.0f}"
 
 
