@@ -10,6 +10,9 @@ product of 8,192. cuBLAS fp16 and int8 (through PyTorch, where it is installed) 
 figures are medians of rounds. PROGRAMs are artefacts for cuda, timed from prompt to token at contexts of
 128, 2,048 and 16,384 where they fit, one alone, and 8 and 64 sequences together (where the program and the
 memory allow).
+
+Its name is not ``cuda.py``: the folder of a script comes first where modules are looked for, and TVM imports
+NVIDIA's package ``cuda``.
 """
 
 from __future__ import annotations
