@@ -72,6 +72,7 @@ class Lifter:
         self.variables: dict[str, relax.Var] = {}
         self.symbols: dict[str, tirx.Var] = {}
         self.op_names: set[str] = set()
+        self.runners: dict[int, ReferenceEvaluator] = {}  # of the model's nodes, which live as long
 
     # -- walking -------------------------------------------------------------------------------------
 
@@ -218,7 +219,7 @@ class Lifter:
         by_symbol = {self.symbol(name): size for name, size in sizes.items()}
         for name, var in self.symbols.items():
             by_symbol.setdefault(var, sizes["batch"] if "batch" in name else sizes["seq"])
-        return Interpreter(self.dims_of, _input_numbers(sizes), by_symbol)
+        return Interpreter(self.dims_of, _input_numbers(sizes), by_symbol, self.runners)
 
     # -- constants and weights -----------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ class Interpreter:
         shape_of: The symbolic shape of any value.
         inputs: The number of a graph input that may be read (masks, position ids) for given sizes.
         sizes: A size for each symbolic dimension.
+        runners: Of the nodes that were asked before, for other sizes, by id; others are added.
     """
 
     def __init__(
@@ -33,8 +34,9 @@ class Interpreter:
         shape_of: Callable[[ir.Value], Dims | None],
         inputs: Callable[[ir.Value, Mapping[Any, int]], NDArray],
         sizes: Mapping[Any, int],
+        runners: dict[int, ReferenceEvaluator],
     ) -> None:
-        self.shape_of, self.inputs, self.sizes = shape_of, inputs, dict(sizes)
+        self.shape_of, self.inputs, self.sizes, self.runners = shape_of, inputs, dict(sizes), runners
         self.known: dict[int, Any] = {}
 
     def number(self, value: ir.Value) -> NDArray:
@@ -66,9 +68,10 @@ class Interpreter:
             self.known[id(node.outputs[0])] = np.take_along_axis(data, index, axis)
             return
         feeds = {v.name: self.number(v) for v in node.inputs if v is not None}
-        runner = ReferenceEvaluator(ir.serde.serialize_node(node), opsets={"": 23})
+        if id(node) not in self.runners:
+            self.runners[id(node)] = ReferenceEvaluator(ir.serde.serialize_node(node), opsets={"": 23})
         with np.errstate(over="ignore"):  # two masks of the lowest float32 add up to -inf
-            arrays = runner.run(None, feeds)
+            arrays = self.runners[id(node)].run(None, feeds)
         for out, array in zip(node.outputs, arrays, strict=True):
             self.known[id(out)] = _single(np.asarray(array))
 
