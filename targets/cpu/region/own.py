@@ -7,9 +7,9 @@ and what writes the caches end with all threads waiting for each other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from sdc.targets.cpu.region.plan import place
+from sdc.targets.cpu.region.plan import Slot, place
 from sdc.targets.cpu.region.program import Step, Steps
 from sdc.targets.cpu.task import Task
 
@@ -35,14 +35,37 @@ class OwnSteps:
         self.numbers = frozenset(short)
         self.slots = [slot for slot in steps.slots if slot.first in self.numbers]
         self.shared = [s for s in steps.slots if s.first not in self.numbers and s is not steps.result]
+        readers = _readers(steps)
+        until = self._until(readers)
         for slot in self.shared:
-            # Another thread may still be in the step when this one begins the next.
-            while slot.last in self.numbers:
-                slot.last += 1
+            slot.last = max([slot.last, *(until[n] for n in readers[id(slot)] if n in self.numbers)])
+
+    def _until(self, readers: Mapping[int, Sequence[int]]) -> dict[int, int]:
+        """Of every own step, the last step whose pieces its results go into, by way of other own steps too.
+
+        Others may run far ahead of a thread that has lost its core. What it then makes of memory that was
+        written over does no harm where it comes too late for a piece. A thread that still gets a piece of a
+        step knows that nobody was beyond that step before: so long, what its own steps read has to stay.
+        """
+        until: dict[int, int] = {}
+        for slot in sorted(self.slots, key=lambda slot: slot.first, reverse=True):
+            last = [until.get(n, n) for n in readers[id(slot)]]
+            until[slot.first] = max([until.get(slot.first, slot.first), *last])
+        return until
 
     def place(self, start: int) -> int:
         """Puts the slots into a work area, from ``start`` on; returns where it ends."""
         return place(self.slots, start)
+
+
+def _readers(steps: Steps) -> dict[int, list[int]]:
+    """The steps after its own one that a slot is an argument of, by the slot's identity."""
+    found: dict[int, list[int]] = {id(slot): [] for slot in steps.slots}
+    for number, step in enumerate(steps.calls):
+        for slot, _ in step.arguments:
+            if isinstance(slot, Slot) and slot.first < number:
+                found[id(slot)].append(number)
+    return found
 
 
 def _is_short(step: Step, task: Task | None) -> bool:
