@@ -45,7 +45,6 @@ class CpuRunner(DecoderRunner):
         self._following = self._choice = None  # programs compiled long ago have neither
         if module.implements_function(FOLLOWING, query_imports=True):
             self._following = Following(module.get_function(FOLLOWING, query_imports=True))
-        if module.implements_function(CHOOSE, query_imports=True):
             self._choice = Choice(module.get_function(CHOOSE, query_imports=True), signature.vocab)
 
     @property

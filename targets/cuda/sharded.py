@@ -17,7 +17,7 @@ from sdc.targets.cuda.cuts import LinearShare, for_worker, is_cut
 from sdc.targets.cuda.runner import CudaRunner, settings_of
 from sdc.targets.cuda.workers import Workers
 from sdc.targets.firing import Firing, OpFiring
-from sdc.targets.fused.runner import Memory
+from sdc.targets.fused.runner import Memory, continued
 from sdc.targets.fused.signature import Signature
 from sdc.targets.fused.together import Together
 from sdc.targets.weights import map_weights, write_weights
@@ -149,11 +149,8 @@ class ShardedRunner:
     ) -> Iterator[int]:
         """The continuation after ``token``; see :class:`sdc.targets.fused.runner.DecoderRunner`."""
         room = self._signature.max_seq - self.position
-        for _ in range(room if most is None else min(most, room)):
-            token = self._step(token, choose)
-            yield token
-            if token in ends:
-                return
+        left = room if most is None else min(most, room)
+        yield from continued(token, lambda last: self._step(last, choose), left, ends)
 
     def _step(self, token: int, choose: Chooser) -> int:
         """Appends a token; the next one, which the devices agree on."""

@@ -24,6 +24,7 @@ __all__ = [
     "Memory",
     "UnpackKeys",
     "check_finite",
+    "continued",
     "no_number",
     "thread_count",
 ]
@@ -114,6 +115,15 @@ class HostMemory:
     def cell(self, shape: tuple[int, ...]) -> Cell:
         """An int64 tensor with one element, 0."""
         return _HostCell(shape)
+
+
+def continued(token: int, step: Callable[[int], int], most: int, ends: Collection[int]) -> Iterator[int]:
+    """What ``step`` makes of each token before, at most ``most`` tokens, up to one of ``ends``."""
+    for _ in range(most):
+        token = step(token)
+        yield token
+        if token in ends:
+            return
 
 
 def thread_count() -> int:
@@ -234,11 +244,7 @@ class DecoderRunner:
         Raises:
             NumericsError: A logit is NaN or infinite.
         """
-        for _ in range(self._left(most)):
-            token = self._step(token, choose)
-            yield token
-            if token in ends:
-                return
+        yield from continued(token, lambda last: self._step(last, choose), self._left(most), ends)
 
     def _left(self, most: int | None) -> int:
         """Tokens that may follow."""
